@@ -1,0 +1,1 @@
+"""Computation: arrays in, arrays out. Signs, images, AlexNet, heads, scores, report."""
