@@ -1,0 +1,65 @@
+"""A layer and the columns, in formats that other tools read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.errors import StoreError
+from cache.store import FeatureStore
+
+
+def export(store: FeatureStore, layer: str, path: Path, form: str) -> None:
+    """Write one layer with every column beside it.
+
+    Args:
+        store: What to read.
+        layer: One of its layers.
+        path: Where to; written under another name first, so never half there.
+        form: "npz" (array ``features`` (N, D) and the columns) or "parquet" (one row per image,
+            ``features`` a list of D; digests as hexadecimal text).
+
+    Raises:
+        StoreError: No such layer or form, pyarrow missing, the disk refuses.
+    """
+    if layer not in store.layout.layers:
+        raise StoreError(
+            f"{store.address}: no layer {layer!r}; it has {', '.join(store.layout.layers)}"
+        )
+    part = path.with_name(f".{path.name}.part")
+    try:
+        {"npz": _npz, "parquet": _parquet}[form](store, layer, part)
+        part.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _npz(store: FeatureStore, layer: str, path: Path) -> None:
+    columns: dict[str, Any] = {name: store.column(name) for name in store.columns}
+    with path.open("wb") as file:
+        np.savez(file, features=store.features(layer), **columns)
+
+
+def _parquet(store: FeatureStore, layer: str, path: Path) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise StoreError("parquet needs pyarrow: pip install 'fc7cache[parquet]'") from error
+    columns: dict[str, Any] = {}
+    for name in store.columns:
+        values = store.column(name)
+        columns[name] = [v.tobytes().hex() for v in values] if values.ndim == 2 else values
+    writer = None
+    for shard in store.layout.shards:
+        lo, hi = store.layout.bounds(shard)
+        block = store.shard(layer, shard)
+        width = block.shape[1]
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), width)
+        table = pa.table({k: v[lo:hi] for k, v in columns.items()} | {"features": flat})
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()

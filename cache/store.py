@@ -1,0 +1,217 @@
+"""Opening and reading a store."""
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.errors import BaseZarrError
+
+from cache.errors import DamagedError, StoreError
+from cache.spec import (
+    ATTRIBUTE,
+    FORMAT,
+    Layout,
+    fingerprint,
+    metadata_digest,
+    shard_key,
+)
+
+Block = NDArray[np.floating[Any]]
+
+# What zarr and its codecs raise for bytes that are not what was written.
+_UNREADABLE = (
+    BaseZarrError, ValueError, RuntimeError, OSError, KeyError, TypeError, IndexError, struct.error,
+)  # fmt: skip
+
+
+class FeatureStore:
+    """A store opened for reading.
+
+    Attributes:
+        address: Where it is: a local path or an fsspec address.
+        layout: Rows, layers, shards.
+        made_by: The readable parts of what made the features.
+        fingerprint: sha256 over those parts.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Open without asking whether the store is finished; users call `open_store`.
+
+        Raises:
+            StoreError: Nothing there, not one of our stores, or of a newer format.
+            DamagedError: Attributes or metadata that do not fit together.
+        """
+        self.address = str(address)
+        try:
+            self.group = zarr.open_group(self.address, mode="r", zarr_format=3)
+            attrs: dict[str, Any] = dict(self.group.attrs)[ATTRIBUTE]  # type: ignore[assignment]
+        except (FileNotFoundError, *_UNREADABLE) as error:
+            raise StoreError(
+                f"{self.address}: expected a feature store, found none ({error}); "
+                "make it with `dvc repro extract`, or fetch it with `dvc pull`"
+            ) from error
+        if attrs.get("format") != FORMAT:
+            raise StoreError(
+                f"{self.address}: store format {attrs.get('format')}; this version reads format "
+                f"{FORMAT}; install the version of fc7cache that made the store"
+            )
+        self.attrs = attrs
+        try:
+            self.layout = Layout(
+                attrs["rows"],
+                attrs["layers"],
+                attrs["dtype"],
+                attrs["shard_rows"],
+                attrs["chunk_rows"],
+            )
+            self.made_by: dict[str, Any] = attrs["made_by"]
+            self.fingerprint: str = attrs["fingerprint"]
+            self.columns: list[str] = attrs["columns"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise DamagedError(f"{self.address}: attributes are damaged: {error}") from error
+
+    def metadata_fault(self) -> str | None:
+        """What is wrong with the metadata of a finished store, or None."""
+        if "digest" not in self.attrs:
+            return "the store was never finished"
+        if self.fingerprint != fingerprint(self.made_by):
+            return "fingerprint and made_by disagree: an attribute was edited"
+        try:
+            digest = metadata_digest_of(self.address, self.attrs)
+        except (OSError, ValueError) as error:
+            return f"a zarr.json is lost or damaged ({error})"
+        if self.attrs["digest"] != digest:
+            return "metadata does not match its digest: an attribute or a zarr.json was edited"
+        return None
+
+    def present_shards(self) -> list[int]:
+        """Shards whose file is there, and not empty, in every layer."""
+        filesystem, root = fsspec.core.url_to_fs(self.address)
+        files = filesystem.find(root, detail=True)
+        sizes = {path[len(root) :].lstrip("/"): info["size"] for path, info in files.items()}
+        return [
+            shard
+            for shard in self.layout.shards
+            if all(sizes.get(shard_key(layer, shard), 0) for layer in self.layout.layers)
+        ]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A whole column: (N,) strings or integers, or (N, 32) uint8 for digests.
+
+        Raises:
+            DamagedError: Lost or altered bytes.
+        """
+        try:
+            values = np.asarray(self._array(name)[:])
+        except _UNREADABLE as error:
+            raise DamagedError(
+                f"{self.address}: column {name} is damaged: {error}", self
+            ) from error
+        return values.astype(object).astype(str) if values.dtype.kind in "OT" else values
+
+    def shard(self, layer: str, shard: int) -> Block:
+        """All rows of one shard: (rows, D).
+
+        Raises:
+            DamagedError: Lost or altered bytes.
+        """
+        return self._read(layer, *self.layout.bounds(shard))
+
+    def features(self, layer: str, rows: NDArray[np.int64] | None = None) -> Block:
+        """Features of the rows asked for, in that order, or of all.
+
+        Args:
+            layer: One of ``layout.layers``.
+            rows: (n,) row numbers; None for all.
+
+        Returns:
+            (n, D) in the store's dtype.
+
+        Raises:
+            StoreError: No such layer.
+            DamagedError: Lost or altered bytes.
+        """
+        if layer not in self.layout.layers:
+            raise StoreError(
+                f"{self.address}: no layer {layer!r}; it has {', '.join(self.layout.layers)}"
+            )
+        rows = np.arange(self.layout.rows) if rows is None else np.asarray(rows, np.int64)
+        out = np.empty((len(rows), self.layout.layers[layer]), self.layout.dtype)
+        shard_of = rows // self.layout.shard_rows
+        for shard in np.unique(shard_of):
+            wanted = np.flatnonzero(shard_of == shard)
+            lo, hi = int(rows[wanted].min()), int(rows[wanted].max()) + 1
+            out[wanted] = self._read(layer, lo, hi)[rows[wanted] - lo]
+        return out
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self.group[name]
+        if not isinstance(array, zarr.Array):
+            raise ValueError(f"{name} is no array")
+        return array
+
+    def _read(self, layer: str, lo: int, hi: int) -> Block:
+        shard = lo // self.layout.shard_rows
+        where = f"{self.address}: {shard_key(layer, shard)}"
+        try:
+            block = np.asarray(self._array(layer)[lo:hi])
+        except _UNREADABLE as error:
+            raise DamagedError(
+                f"{where} is damaged ({error}); run `fc7cache repair`", self, shard
+            ) from error
+        # A chunk that is not there reads as the fill value, NaN.
+        if block.shape != (hi - lo, self.layout.layers[layer]) or not np.isfinite(block).all():
+            raise DamagedError(f"{where} lacks rows; run `fc7cache repair`", self, shard)
+        return block
+
+
+def open_store(address: str | Path, made_by: Mapping[str, Any] | None = None) -> FeatureStore:
+    """Open a finished store.
+
+    Args:
+        address: A local path or an fsspec address.
+        made_by: What the reader believes made it, or some parts of that; checked where given.
+
+    Raises:
+        StoreError: Absent, unfinished, of a newer format, or made by something else.
+        DamagedError: Edited metadata, a lost shard.
+    """
+    store = FeatureStore(str(address))
+    if fault := store.metadata_fault():
+        raise DamagedError(f"{address}: {fault}; run `dvc repro extract`, or `dvc checkout`")
+    if missing := sorted(set(store.layout.shards) - set(store.present_shards())):
+        raise DamagedError(
+            f"{address}: {len(missing)} of {len(store.layout.shards)} shards are lost, the first "
+            f"is {missing[0]}; run `fc7cache repair`",
+            store,
+            missing[0],
+        )
+    if made_by is not None:
+        for part, ours in sorted(made_by.items()):
+            if (theirs := store.made_by.get(part)) != ours:
+                raise StoreError(
+                    f"{address}: made with {part} {theirs!r}, but params.yaml says {ours!r}; "
+                    "run `dvc repro extract`"
+                )
+    return store
+
+
+def metadata_digest_of(address: str, attrs: Mapping[str, Any]) -> str:
+    """The digest that a store with these attributes should state.
+
+    Raises:
+        OSError: A metadata document is lost.
+        ValueError: A metadata document is not JSON.
+    """
+    filesystem, root = fsspec.core.url_to_fs(address)
+    names = [*attrs["layers"], *attrs["columns"]]
+    files = {name: f"{root}/{name}/zarr.json" for name in names}
+    return metadata_digest(
+        attrs, {name: json.loads(filesystem.cat_file(file)) for name, file in files.items()}
+    )

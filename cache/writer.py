@@ -1,0 +1,179 @@
+"""Making a store. The only module that writes Zarr."""
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from cache.errors import DamagedError, StoreError
+from cache.spec import ATTRIBUTE, Columns, Layout, attributes, shard_key
+from cache.store import Block, FeatureStore, metadata_digest_of
+
+
+class StoreWriter(FeatureStore):
+    """An unfinished local store: shards are written whole, in any order, each once."""
+
+    def __init__(self, path: Path) -> None:
+        """Open what `create_store` made, and clear what a killed writer left."""
+        for leftover in path.rglob("*.partial"):
+            leftover.unlink()
+        super().__init__(str(path))
+        self.path = path
+
+    def write(self, shard: int, blocks: Mapping[str, Block]) -> None:
+        """Write one shard of every layer.
+
+        Args:
+            shard: Its number.
+            blocks: Layer to (rows of the shard, D).
+
+        Raises:
+            StoreError: Values that the store's dtype cannot hold; a full disk or one that cannot
+                be written to.
+        """
+        lo, hi = self.layout.bounds(shard)
+        group = zarr.open_group(self.path, mode="r+", zarr_format=3)
+        for layer in self.layout.layers:
+            with np.errstate(over="ignore"):
+                block = blocks[layer].astype(self.layout.dtype, copy=False)
+            if not np.isfinite(block).all():
+                raise StoreError(
+                    f"{layer}: rows {lo} to {hi - 1} hold values that {self.layout.dtype} cannot "
+                    f"(largest {np.abs(blocks[layer]).max()}); set store.dtype to float32, or "
+                    "look at the weights"
+                )
+            try:
+                group[layer].set_basic_selection(slice(lo, hi), block)  # type: ignore[union-attr]
+            except OSError as error:
+                raise StoreError(
+                    f"{self.path}: cannot write {shard_key(layer, shard)} "
+                    f"({error.strerror or error}); nothing written so far is lost: make room or "
+                    "set FC7CACHE_SCRATCH to another folder, and run again"
+                ) from error
+
+    def finish(self) -> None:
+        """Read every row back, then mark the store as whole.
+
+        Raises:
+            DamagedError: A shard is missing, or does not read back.
+        """
+        missing = set(self.layout.shards) - set(self.present_shards())
+        if missing:
+            raise DamagedError(f"{self.path}: not finished, shard {min(missing)} is missing")
+        for layer in self.layout.layers:
+            for shard in self.layout.shards:
+                self.shard(layer, shard)
+        group = zarr.open_group(self.path, mode="r+", zarr_format=3)
+        attrs = {key: value for key, value in self.attrs.items() if key != "digest"}
+        self.attrs = attrs | {"digest": metadata_digest_of(self.address, attrs)}
+        group.attrs[ATTRIBUTE] = self.attrs
+
+
+def create_store(
+    path: Path, layout: Layout, made_by: Mapping[str, Any], columns: Columns
+) -> StoreWriter:
+    """Lay out an empty store, columns written, no shard yet; or go on with the one there.
+
+    Args:
+        path: Local; its parent is created.
+        layout: Rows, layers, shards.
+        made_by: JSON-ready parts of what makes the features.
+        columns: Name to (N,) strings or integers, or (N, B) uint8.
+
+    Raises:
+        StoreError: The folder cannot be written to.
+    """
+    if not path.exists():
+        # Under another name first: a store that has its name has all its metadata.
+        new = path.with_name(path.name + ".new")
+        try:
+            shutil.rmtree(new, ignore_errors=True)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            _lay_out(new, layout, made_by, columns)
+            new.rename(path)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot create a store here ({error.strerror or error}); make room, or "
+                "set FC7CACHE_SCRATCH to a folder that can be written to"
+            ) from error
+    return StoreWriter(path)
+
+
+def publish(store: StoreWriter, target: Path) -> None:
+    """Put a finished store in its place, whole or not at all.
+
+    Files are hard-linked where the file system can, else copied.
+
+    Raises:
+        StoreError: The store is not finished, or the disk refuses.
+    """
+    if fault := store.metadata_fault():
+        raise StoreError(f"{store.path}: not published: {fault}")
+    new, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
+    try:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(store.path, new, copy_function=_link_or_copy)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, shutil.Error) as error:
+        raise StoreError(
+            f"{target}: cannot publish the store ({error}); the features are kept in "
+            f"{store.path}: make room and run again"
+        ) from error
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)
+
+
+def _lay_out(path: Path, layout: Layout, made_by: Mapping[str, Any], columns: Columns) -> None:
+    group = zarr.create_group(path, zarr_format=3)
+    codecs = [ZstdCodec(level=3), Crc32cCodec()]
+    for name, width in layout.layers.items():
+        group.create_array(
+            name,
+            shape=(layout.rows, width),
+            shards=(layout.shard_rows, width),
+            chunks=(layout.chunk_rows, width),
+            dtype=layout.dtype,
+            fill_value=np.nan,
+            compressors=codecs,
+            dimension_names=("image", "feature"),
+            config={"write_empty_chunks": True},
+        )
+    for name, values in columns.items():
+        text = values.dtype.kind in "OUT"
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype="str" if text else values.dtype,
+            compressors=codecs,
+            dimension_names=("image", "byte")[: values.ndim],
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values.astype(object) if text else values
+    group.attrs[ATTRIBUTE] = attributes(layout, made_by, columns)
+
+
+def discard(store: FeatureStore, shard: int) -> None:
+    """Remove what is damaged from a local store: one shard's files, or, for -1, the whole store."""
+    if shard < 0:
+        shutil.rmtree(store.address)
+    for layer in store.layout.layers:
+        (Path(store.address) / shard_key(layer, shard)).unlink(missing_ok=True)
