@@ -1,0 +1,121 @@
+"""The three official GTSRB archives: found or fetched, checked, and read without unpacking."""
+
+import lzma
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pooch
+import requests
+
+from pipeline.errors import InputError
+
+NAMES = {
+    "train": "GTSRB_Final_Training_Images.zip",
+    "test": "GTSRB_Final_Test_Images.zip",
+    "test_labels": "GTSRB_Final_Test_GT.zip",
+}
+DOWNLOADS = Path("data/archives")  # not a DVC output: DVC would delete it before each run
+
+
+def local_path(location: str) -> Path | None:
+    """The path that a path or a file:// address names; None for an address elsewhere."""
+    if re.match(r"[a-z][a-z0-9+.-]+://", location, re.IGNORECASE) is None:
+        return Path(location)
+    parts = urlsplit(location)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
+
+def archive_path(source: str, part: str) -> Path:
+    """Where an archive lies: in the source itself if that is a directory, else where downloads go.
+
+    Args:
+        source: Base address, file:// address or directory.
+        part: "train", "test" or "test_labels".
+    """
+    return (local_path(source) or DOWNLOADS) / NAMES[part]
+
+
+def fetch_archive(source: str, part: str, md5: str) -> Path:
+    """Make sure that an archive is there and right; download it only if it is not.
+
+    A download goes to a temporary name and is renamed once its checksum is right, so one that
+    was interrupted is never taken for whole.
+
+    Raises:
+        InputError: Missing locally, another checksum, or no answer from the address.
+    """
+    path = archive_path(source, part)
+    if local_path(source) is not None:
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such archive; expected {NAMES[part]} with md5 {md5} in the directory "
+                "that prepare.source names. To try without the data: make demo"
+            )
+        got = pooch.file_hash(str(path), alg="md5")
+        if got != md5:
+            raise InputError(
+                f"{path}: expected md5 {md5}, got {got}; replace the file, or, if this is the "
+                f"data you want, set prepare.md5.{part} to {got}"
+            )
+        return path
+    address = f"{source.rstrip('/')}/{NAMES[part]}"
+    try:
+        pooch.retrieve(
+            address,
+            known_hash=f"md5:{md5}",
+            fname=NAMES[part],
+            path=DOWNLOADS,
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
+        )
+    except (requests.RequestException, OSError, ValueError) as error:
+        reason = re.sub(r"\s+", " ", str(error))[:160]
+        raise InputError(
+            f"cannot fetch {address} (expected md5 {md5}): {reason}. Put the file at {path} "
+            "yourself and run again, or set prepare.source to a directory that has it. "
+            "To try without the data: make demo"
+        ) from error
+    return path
+
+
+class Archive:
+    """A zip archive whose members are read by name; safe to read from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for reading.
+
+        Raises:
+            InputError: Not a zip archive, or not there.
+        """
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path}: expected a zip archive, got {error}; run `dvc repro prepare`"
+            ) from error
+        self.members = self._zip.namelist()
+
+    def read(self, member: str) -> bytes:
+        """The bytes of a member.
+
+        Raises:
+            InputError: Absent, damaged, or cut short.
+        """
+        try:
+            return self._zip.read(member)
+        except KeyError as error:
+            raise InputError(
+                f"{self.path}: {member} is listed but not in the archive; fetch the archive anew"
+            ) from error
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+            raise InputError(
+                f"{self.path}: {member} is damaged ({error}); fetch the archive anew"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._zip.close()

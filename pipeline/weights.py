@@ -1,0 +1,199 @@
+"""Where the base's weights come from: checked by hash, read without executing anything."""
+
+import hashlib
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pooch
+import requests
+from numpy.typing import NDArray
+
+from pipeline.archives import local_path
+from pipeline.errors import InputError
+
+Arrays = dict[str, NDArray[np.float32]]
+Shapes = Mapping[str, tuple[int, ...]]
+DOWNLOADS = Path("data/weights")
+
+
+def load_weights(location: str, sha256: str | None, shapes: Shapes) -> Arrays:
+    """The arrays that the network asks for.
+
+    Args:
+        location: "seeded", or the path, file:// or http(s) address of a ``.npz`` (arrays
+            ``conv1_W``, ``conv1_b``, …) or of a ``.npy`` in the layout of Guerzhoy and Frossard's
+            ``bvlc_alexnet.npy`` (a pickled dict of name to [W, b]).
+        sha256: Of the file, checked before it is opened; a ``.npy`` must have one, because it is
+            a pickle. Not looked at for "seeded".
+        shapes: What is wanted, as `pipeline.alexnet.weight_shapes` gives it.
+
+    Returns:
+        Arrays by name, float32. Layers that were not asked for are left out.
+
+    Raises:
+        InputError: No such file, another hash, a missing layer, a wrong shape, a value that is
+            not finite, something else than arrays in the file.
+    """
+    if location == "seeded":
+        return seeded_weights(shapes)
+    path = _fetch(location, sha256)
+    got = pooch.file_hash(str(path), alg="sha256")
+    if sha256 is not None and got != sha256:
+        raise InputError(
+            f"{path}: expected sha256 {sha256}, got {got}; fetch the file anew, or, if these are "
+            f"the weights you want, set base.sha256 to {got}"
+        )
+    if path.suffix == ".npz":
+        arrays = _read_npz(path, shapes)
+    elif path.suffix == ".npy":
+        if sha256 is None:
+            raise InputError(
+                f"{path}: a .npy of weights is a pickle and is not opened unchecked; "
+                f"if you trust it, set base.sha256 to {got}"
+            )
+        arrays = _read_pickled(path)
+    else:
+        raise InputError(f"{path}: expected weights in a .npz or .npy file")
+    return {name: _checked(path, name, arrays, shape) for name, shape in shapes.items()}
+
+
+def seeded_weights(shapes: Shapes, seed: int = 2012) -> Arrays:
+    """Stand-in weights: He's initialisation, biases zero, the same on every machine.
+
+    Each array has a generator of its own, so a layer's weights do not depend on which other
+    layers are wanted.
+    """
+
+    def draw(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if name.endswith("_b"):
+            return np.zeros(shape, np.float32)
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        scale = np.float32(np.sqrt(2 / np.prod(shape[:-1])))
+        return rng.standard_normal(shape, dtype=np.float32) * scale
+
+    return {name: draw(name, shape) for name, shape in shapes.items()}
+
+
+def weights_digest(arrays: Mapping[str, NDArray[np.float32]]) -> str:
+    """sha256 over names, shapes and values: the same for the same weights in any file format."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _fetch(location: str, sha256: str | None) -> Path:
+    path = local_path(location)
+    if path is not None:
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file; base.weights expects a .npz or .npy file, its address, "
+                "or `seeded`"
+            )
+        return path
+    if sha256 is None:
+        raise InputError(f"{location}: a download is not taken unchecked; set base.sha256")
+    name = location.rpartition("/")[2]
+    try:
+        pooch.retrieve(
+            location,
+            known_hash=f"sha256:{sha256}",
+            fname=name,
+            path=DOWNLOADS,
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
+        )
+    except (requests.RequestException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"cannot fetch {location} (expected sha256 {sha256}): {reason}. Put the file at "
+            f"{DOWNLOADS / name} yourself and run again, or name it in base.weights. "
+            "To try without the weights: make demo"
+        ) from error
+    return DOWNLOADS / name
+
+
+def _checked(
+    path: Path, name: str, arrays: Mapping[str, Any], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    if name not in arrays:
+        raise InputError(
+            f"{path}: no weights {name!r}, which the layers asked for need; "
+            f"it has {', '.join(sorted(arrays))}"
+        )
+    array = arrays[name]
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise InputError(f"{path}: {name} is no array of floating-point numbers")
+    if array.shape != shape:
+        raise InputError(f"{path}: {name} has shape {array.shape}; expected {shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: {name} holds values that are not finite")
+    return array.astype(np.float32)
+
+
+def _read_npz(path: Path, shapes: Shapes) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            # Present but unwanted arrays (fc8, 16 MB) stay unread; their names serve the message.
+            return {name: arrays[name] if name in shapes else None for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: expected a .npz of plain arrays, got {error}") from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that can make NumPy arrays and builtin containers, and nothing else."""
+
+    # How NumPy 1 and 2, under Python 2 and 3, spell the parts of an array.
+    ALLOWED = {
+        (module, name)
+        for core in ("numpy.core", "numpy._core")
+        for module, name in (
+            (f"{core}.multiarray", "_reconstruct"),
+            (f"{core}.multiarray", "scalar"),
+            (f"{core}.numeric", "_frombuffer"),
+        )
+    } | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuse whatever is not part of an array."""
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it wants to use {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _read_pickled(path: Path) -> dict[str, Any]:
+    def read(file: BinaryIO) -> Any:
+        version = np.lib.format.read_magic(file)
+        header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        header(file)
+        return _ArraysOnly(file, encoding="latin1").load()
+
+    try:
+        with path.open("rb") as file:
+            # np.save wraps the dict in an array of one object.
+            layers = np.asarray(read(file)).item()
+        return {
+            f"{name}_{part}": a
+            for name, ab in layers.items()
+            for part, a in zip("Wb", ab, strict=True)
+        }
+    except (
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        EOFError,
+        IndexError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise InputError(
+            f"{path}: expected a pickled dict of name to [W, b] and nothing else; {error}"
+        ) from error
