@@ -1,0 +1,1 @@
+"""Glue: one module per DVC stage, and the ``fc7cache`` command."""

@@ -1,0 +1,240 @@
+"""The ``fc7cache`` command. Exit status: 0 fine, 1 something found, 2 a mistake in the request."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from cache.describe import LayerStatistics, statistics, stored_nbytes
+from cache.diff import Difference
+from cache.diff import diff as difference
+from cache.errors import StoreError
+from cache.export import export as export_layer
+from cache.spec import Columns
+from cache.store import FeatureStore, open_store
+from cache.verify import verify as findings_of
+from pipeline.index import read_index
+from stages import predict as images
+from stages.console import bar, run
+from stages.extract import INDEX, STORE, columns_of
+from stages.params import load_params
+from stages.repair import recompute
+from stages.repair import repair as repair_store
+
+app = typer.Typer(
+    help="Look at a feature store, trust it, and use what was trained on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Store = Annotated[str, typer.Argument(help="A local path or an fsspec address.", metavar="STORE")]
+Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command()
+def predict(files: Images, head: str | None = None, as_json: Json = False) -> None:
+    """Traffic signs: the five likeliest, by the head best on validation or by --head NAME."""
+    params = load_params()
+    answer = images.predict(params, head, images.image_files(files))
+    _print_answer(answer, as_json, f"head {answer['head']}", params.base.weights == "seeded")
+
+
+@app.command()
+def classify(files: Images, as_json: Json = False) -> None:
+    """ImageNet classes, through fc8: whether the base itself is sound."""
+    answer = images.classify(load_params(), images.image_files(files))
+    _print_answer(answer, as_json, "ImageNet classes", answer["weights"] == "seeded")
+
+
+@app.command()
+def info(store: Store, as_json: Json = False) -> None:
+    """What is in a store and what made it."""
+    opened = open_store(store)
+    nbytes = sum(stored_nbytes(opened).values())
+    layers = statistics(opened, lambda steps: bar(steps, desc="reading", unit=" shards"))
+    if as_json:
+        _json(
+            {
+                "store": store,
+                "rows": opened.layout.rows,
+                "dtype": opened.layout.dtype,
+                "shards": len(opened.layout.shards),
+                "nbytes": nbytes,
+                "fingerprint": opened.fingerprint,
+                "made_by": opened.made_by,
+                "layers": {name: asdict(layer) for name, layer in layers.items()},
+            }
+        )
+        return
+    layout = opened.layout
+    print(f"{store}\n")
+    splits, counts = np.unique(opened.column("split"), return_counts=True)
+    parts = ", ".join(f"{n:,} {split}" for split, n in zip(splits, counts, strict=True))
+    print(f"rows         {layout.rows:,} ({parts})")
+    print(f"on disk      {nbytes / 1e6:,.1f} MB in {len(layout.shards)} shards a layer")
+    print(f"dtype        {layout.dtype}")
+    print(f"fingerprint  {opened.fingerprint}")
+    for part, value in opened.made_by.items():
+        print(f"  {part:<14} {', '.join(value) if isinstance(value, list) else value}")
+    for name, layer in layers.items():
+        print(f"\n{_described(name, layer)}")
+
+
+@app.command()
+def verify(
+    store: Store,
+    recompute_rows: Annotated[
+        int, typer.Option("--recompute", metavar="N", help="Push N random images through again.")
+    ] = 0,
+    rtol: Annotated[
+        float, typer.Option(help="Largest relative error of a recomputed row to accept.")
+    ] = 1e-4,
+    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Read every byte: checksums, missing rows, values, row ids. Status 1 if anything is wrong."""
+    opened = FeatureStore(store)
+    found = findings_of(opened, _expected(store), lambda s: bar(s, desc="verify", unit=" shards"))
+    problems = [finding.problem for finding in found]
+    errors: dict[str, float] = {}
+    if recompute_rows and not found:
+        rng = np.random.default_rng(seed)
+        n = min(recompute_rows, opened.layout.rows)
+        rows = np.sort(rng.choice(opened.layout.rows, n, replace=False))
+        apart = recompute(opened, load_params(), rows)
+        errors = {layer: float(error.max()) for layer, error in apart.items()}
+        problems += [
+            f"{layer}: recomputed rows differ by up to {error:.1e}; expected at most {rtol:g}"
+            for layer, error in errors.items()
+            if error > rtol
+        ]
+    if as_json:
+        _json({"store": store, "problems": problems, "largest_relative_error": errors})
+    else:
+        for layer, error in errors.items():
+            print(f"{layer}: {n} images recomputed, largest relative error {error:.1e}")
+        for problem in problems:
+            print(f"found: {problem}")
+        if not problems:
+            print(
+                f"{store}: sound; {opened.layout.rows:,} rows, "
+                f"{len(opened.layout.shards)} shards a layer, every checksum right"
+            )
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A")],
+    b: Annotated[str, typer.Argument(metavar="B")],
+    rtol: Annotated[float, typer.Option(help="Largest relative error of a row to accept.")] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Compare two stores by image id, whatever their order. Status 1 if they differ."""
+    result = difference(open_store(a), open_store(b), rtol)
+    if as_json:
+        _json(asdict(result) | {"found": result.found})
+    else:
+        _print_difference(result, rtol)
+    if result.found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(store: Store = str(STORE)) -> None:
+    """Compute the damaged shards again, and only those."""
+    opened = FeatureStore(store)
+    found = findings_of(opened, _expected(store), lambda s: bar(s, desc="verify", unit=" shards"))
+    if not found:
+        print(f"{store}: sound; nothing to repair")
+        return
+    for finding in found:
+        print(f"found: {finding.problem}")
+    if "://" in store:
+        raise StoreError(f"{store}: repair works on a local store; fetch it first")
+    summary = repair_store(opened, load_params(), found, Path(store))
+    print(f"{store}: repaired; {summary['forwarded']} images computed again")
+
+
+@app.command()
+def export(
+    store: Store,
+    layer: Annotated[str, typer.Option(help="One of the store's layers.")],
+    form: Annotated[str, typer.Option("--format", help="npz or parquet.")] = "npz",
+    out: Annotated[Path | None, typer.Option(help="File to write; default LAYER.FORMAT.")] = None,
+) -> None:
+    """Write one layer, and every column, as .npz or Parquet."""
+    path = out or Path(f"{layer}.{form}")
+    export_layer(open_store(store), layer, path, form)
+    print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
+
+
+def _expected(store: str) -> Columns | None:
+    """The index, for the project's own store; another store may hold other images."""
+    if Path(store).resolve() != STORE.resolve() or not INDEX.is_file():
+        return None
+    return columns_of(read_index(INDEX), load_params().base.crop)
+
+
+def _described(name: str, layer: LayerStatistics) -> str:
+    tallest = max(max(layer.histogram), 1)
+    bars = "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // tallest)] for count in layer.histogram)
+    return (
+        f"{name}: {layer.features:,} features, {layer.dead:,} of them zero in every row\n"
+        f"  {layer.nbytes / 1e6:,.1f} MB on disk, {layer.ratio:.2f} times smaller than in memory\n"
+        f"  mean {layer.mean:.4g}, deviation {layer.deviation:.4g}, {100 * layer.zero:.1f} % zero\n"
+        f"  non-zero values: {layer.low:.4g} {bars} {layer.high:.4g}"
+    )
+
+
+def _print_answer(answer: dict[str, Any], as_json: bool, what: str, seeded: bool) -> None:
+    if as_json:
+        _json(answer | {"seeded": seeded})
+        return
+    for file, best in answer["images"].items():
+        print(f"{file} ({what})")
+        for entry in best:
+            print(f"  {100 * entry['probability']:6.2f} %  {entry['name']}")
+    if seeded:
+        print("The base has seeded (stand-in) weights: this says nothing about the real network.")
+
+
+def _print_difference(result: Difference, rtol: float) -> None:
+    for part, (left, right) in result.made_by.items():
+        print(f"{part}: {left} in A, {right} in B")
+    for side, ids in (("A", result.only_a), ("B", result.only_b)):
+        if ids:
+            print(f"only in {side}: {len(ids)} images, the first is {ids[0]}")
+    for side, names in (("A", result.layers_only_a), ("B", result.layers_only_b)):
+        if names:
+            print(f"only in {side}: layers {', '.join(names)}")
+    for column, count in result.columns.items():
+        print(f"column {column}: {count} images differ")
+    for name, layer in result.layers.items():
+        print(f"{name}: {layer.identical:,} of {layer.rows:,} shared rows are identical")
+        if layer.identical < layer.rows:
+            print(
+                f"  largest relative error {layer.largest:.2e} ({layer.largest_at}), largest "
+                f"difference of a feature {layer.largest_absolute:.2e}; "
+                f"{layer.beyond:,} rows beyond {rtol:g}"
+            )
+    print("different" if result.found else "equal")
+
+
+def _json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def main() -> None:
+    """Entry point."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""``extract``: the frozen base over every image once, into the store."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cache.errors import DamagedError
+from cache.fill import fill
+from cache.plan import Source, plan
+from cache.spec import Columns, Layout, content_digest
+from cache.store import FeatureStore
+from cache.writer import create_store, discard, publish
+from pipeline import backend
+from pipeline.errors import InputError
+from pipeline.features import loaded_ahead
+from pipeline.index import read_index
+from stages.base import FrozenBase, input_keys, load_base
+from stages.console import bar, run, say
+from stages.params import Params, load_params
+from stages.scratch import KEYS, locked, reusable_stores, scratch_folder, source_of
+
+INDEX = Path("data/index.csv")
+STORE = Path("data/features.zarr")
+SUMMARY = Path("results/extract.json")
+
+
+def columns_of(index: pd.DataFrame, crop: str) -> Columns:
+    """What the store keeps beside the features."""
+    digests = [bytes.fromhex(digest) for digest in index["sha256"]]
+    return {
+        "image_id": index["image_id"].to_numpy(str),
+        "split": index["split"].to_numpy(str),
+        "sha256": np.frombuffer(b"".join(digests), np.uint8).reshape(len(index), 32),
+        KEYS: input_keys(index, crop),
+        **{name: index[name].to_numpy(np.int64) for name in ("label", "track", "frame")},
+    }
+
+
+def layout_of(params: Params, base: FrozenBase, rows: int) -> Layout:
+    """The store's layout.
+
+    Raises:
+        InputError: Settings that do not fit together.
+    """
+    store = params.store
+    try:
+        return Layout(rows, base.widths, store.dtype, store.shard_rows, store.chunk_rows)
+    except ValueError as error:
+        raise InputError(f"params.yaml: {error}") from error
+
+
+def extract(
+    params: Params,
+    index: pd.DataFrame,
+    target: Path,
+    extra: Sequence[tuple[FeatureStore, Source]] = (),
+) -> dict[str, Any]:
+    """Bring the store at ``target`` up to date; forward only content never forwarded before.
+
+    Args:
+        params: Settings.
+        index: The images.
+        target: Where to publish.
+        extra: Stores outside scratch to copy from, and which rows of them are sound.
+
+    Returns:
+        The summary that `main` writes.
+    """
+    base = load_base(params)
+    made_by, runtime = base.made_by(), backend.runtime()
+    columns = columns_of(index, params.base.crop)
+    layout = layout_of(params, base, len(index))
+    folder = scratch_folder(made_by, runtime)
+    path = folder / f"{content_digest(layout, columns)[:16]}.zarr"
+    distinct = len(np.unique(columns[KEYS], axis=0))
+    say(f"extract: {_described(base)}, on {runtime['device']} ({runtime['backend']})")
+    start, passes = time.perf_counter(), []
+    with locked(folder):
+        while True:
+            try:
+                store = create_store(path, layout, made_by, columns)
+                known = [(s, source_of(s)) for s in reusable_stores(folder, store)]
+                sources, offered = zip(*known, *extra, strict=True) if known or extra else ((), ())
+                plans = plan(columns[KEYS], layout, store.present_shards(), offered)
+                rows = np.concatenate([np.empty(0, np.int64), *(todo.forward for todo in plans)])
+                passes.append(len(rows))
+                say(f"extract: {len(rows)} of {len(index)} images to forward, the rest is known")
+                fill(store, plans, sources, _forwarded(base, base.reader(index), rows))
+                store.finish()
+                break
+            except DamagedError as error:
+                # What lies in scratch can be computed again, and is; nothing else is touched.
+                if not isinstance(error.store, FeatureStore) or error.store in dict(extra):
+                    raise
+                say(f"extract: {error.store.address}: dropped damaged shard {error.shard}")
+                discard(error.store, error.shard)
+        publish(store, target)
+    seconds = time.perf_counter() - start
+    return {
+        "rows": len(index),
+        "forwarded": sum(passes),
+        "reused": distinct - passes[0],
+        "duplicates": len(index) - distinct,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(sum(passes) / seconds, 1),
+        "bytes": sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
+        "device": runtime["device"],
+        "backend": runtime["backend"],
+    }
+
+
+def _forwarded(
+    base: FrozenBase, read: Callable[[int], NDArray[np.uint8]], rows: NDArray[np.int64]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    with bar(total=len(rows), desc="extract", unit=" images") as progress:
+        for block in base.forward(loaded_ahead(read, rows.tolist())):
+            progress.update(len(next(iter(block.values()))))
+            yield block
+
+
+def _described(base: FrozenBase) -> str:
+    settings = base.params.base
+    stand_in = " with seeded (stand-in) weights" if settings.weights == "seeded" else ""
+    return f"{settings.variant} AlexNet{stand_in}, {', '.join(settings.layers)}, {settings.crop}"
+
+
+def main() -> None:
+    """Read the settings and the index; write the store and a summary."""
+    params = load_params()
+    summary = extract(params, read_index(INDEX), STORE)
+    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
+    SUMMARY.write_text(json.dumps(summary, indent=1) + "\n")
+    say(
+        "extract: forwarded: {forwarded}, reused: {reused}, duplicates: {duplicates}, "
+        "{images_per_second} images/s".format(**summary)
+        + f" -> {STORE} ({summary['bytes'] / 1e6:.0f} MB)"
+    )
+
+
+if __name__ == "__main__":
+    run(main, "whole shards are kept; `dvc repro` goes on from there")

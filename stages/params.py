@@ -1,0 +1,147 @@
+"""params.yaml, read and checked once. The only module that reads it."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import InputError
+
+PARAMS = Path("params.yaml")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
+Hex = Annotated[str, Field(pattern="^[0-9a-f]+$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Md5(_Section):
+    """Checksums of the three archives."""
+
+    train: Hex
+    test: Hex
+    test_labels: Hex
+
+
+class Prepare(_Section):
+    """Where the archives come from."""
+
+    source: str
+    md5: Md5
+
+
+class Base(_Section):
+    """The frozen network and what is read from it."""
+
+    variant: Literal["bvlc", "torchvision", "narrow"]
+    weights: str
+    sha256: Hex | None
+    layers: Annotated[list[str], Field(min_length=1)]
+    crop: Literal["full", "roi"]
+    precision: Literal["float32", "bfloat16"]
+
+
+class Store(_Section):
+    """How the features lie on disk."""
+
+    dtype: Literal["float32", "float16"]
+    shard_rows: Annotated[int, Field(gt=0)]
+    chunk_rows: Annotated[int, Field(gt=0)]
+
+
+class Split(_Section):
+    """Validation tracks."""
+
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: int
+
+
+class Compare(_Section):
+    """How results are stated."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Params(_Section):
+    """The whole file. A head's block is checked by the head's own class."""
+
+    prepare: Prepare
+    base: Base
+    store: Store
+    split: Split
+    heads: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    compare: Compare
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check the settings.
+
+    Raises:
+        InputError: Absent, not YAML, an unknown or missing key, a value out of range.
+    """
+    try:
+        document = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError as error:
+        raise InputError(f"no {path} in {Path.cwd()}; run from the root of the project") from error
+    except YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    params: Params = checked(Params, document)
+    return params
+
+
+def stated(params: Params) -> dict[str, Any]:
+    """What params.yaml alone says of the features, to hold a store against."""
+    base = params.base
+    return {
+        "variant": base.variant,
+        "layers": list(base.layers),
+        "crop": base.crop,
+        "precision": base.precision,
+        "dtype": params.store.dtype,
+    }
+
+
+def checked(kind: type[Any], values: Any, where: str = "") -> Any:
+    """Make a settings object of plain values.
+
+    Args:
+        kind: A pydantic model or dataclass.
+        values: What YAML gave.
+        where: The section's place in the file, "heads.mlp", for messages.
+
+    Raises:
+        InputError: Naming the first fault's place, and for an unknown key the nearest valid one.
+    """
+    try:
+        # By way of JSON, where strict does not mean that an object must be made already.
+        return TypeAdapter(kind).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        # An unknown key first: where one is misspelt, another is missing.
+        faults = sorted(error.errors(include_url=False), key=lambda f: f["type"] not in _UNKNOWN)
+        raise InputError(f"{PARAMS}: {_sentence(faults[0], kind, where)}") from error
+
+
+def _sentence(fault: Mapping[str, Any], kind: type[Any], where: str) -> str:
+    path = [str(step) for step in fault["loc"] if step != kind.__name__]
+    place = ".".join([*([where] if where else []), *path])
+    if fault["type"] in _UNKNOWN:
+        valid = _keys(kind, path[:-1])
+        near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(valid)}"
+        return f"{place}: unknown key; {hint}"
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{place}: missing; every setting must be there"
+    return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+
+
+def _keys(kind: Any, path: list[str]) -> list[str]:
+    for step in path:
+        kind = kind.model_fields[step].annotation
+    fields = getattr(kind, "model_fields", None) or kind.__dataclass_fields__
+    return list(fields)

@@ -1,0 +1,41 @@
+"""``prepare``: the official archives to one index of images, and an audit of them."""
+
+import json
+from pathlib import Path
+
+from pipeline.archives import NAMES, Archive, fetch_archive
+from pipeline.signs import audit, index_images
+from stages.console import bar, run, say
+from stages.params import load_params
+
+INDEX = Path("data/index.csv")
+AUDIT = Path("results/audit.json")
+
+
+def main() -> None:
+    """Fetch what is missing, check it, read every annotation and every image once."""
+    settings = load_params().prepare
+    archives = {
+        part: Archive(fetch_archive(settings.source, part, getattr(settings.md5, part)))
+        for part in NAMES
+    }
+    say(f"prepare: reading the archives in {archives['train'].path.parent}")
+    index = index_images(archives, lambda rows: bar(rows, desc="prepare", unit=" images"))
+    findings = audit(index)
+    for path in (INDEX, AUDIT):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    index.to_csv(INDEX, index=False, lineterminator="\n")
+    AUDIT.write_text(json.dumps(findings, indent=1) + "\n")
+    images, same = findings["images"], findings["exact_duplicates"]
+    say(
+        f"prepare: {images['train']} training images of {findings['tracks']['count']} tracks, "
+        f"{images['test']} test images -> {INDEX}"
+    )
+    say(
+        f"prepare: exact duplicates: {len(same['within_train'])} within training, "
+        f"{len(same['within_test'])} within test, {len(same['across'])} across -> {AUDIT}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,99 @@
+"""Making a damaged store whole, and checking a sound one against the base."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.diff import relative_errors
+from cache.errors import StoreError
+from cache.plan import Source
+from cache.spec import fingerprint
+from cache.store import FeatureStore
+from cache.verify import Finding, damaged_shards
+from pipeline.features import BATCH_ROWS
+from pipeline.index import read_index
+from stages.base import FrozenBase, load_base
+from stages.extract import INDEX, extract
+from stages.params import Params
+from stages.scratch import KEYS
+
+
+def recompute(
+    store: FeatureStore, params: Params, rows: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Push rows through the base again.
+
+    Args:
+        store: To be held against the base.
+        params: Settings, with the archives and the weights that made it.
+        rows: Sound rows of the store.
+
+    Returns:
+        Layer to (n,) relative errors, Euclidean.
+
+    Raises:
+        StoreError: The settings make other features than these.
+        InputError: Archives or weights are not there.
+    """
+    base = same_base(store, params)
+    index = read_index(INDEX).set_index("image_id")
+    wanted = store.column("image_id")[rows]
+    if missing := set(wanted) - set(index.index):
+        raise StoreError(f"{store.address}: {min(missing)} is not in {INDEX}")
+    read = base.reader(index.loc[wanted].reset_index())
+    blocks = list(base.forward(read(row) for row in range(len(rows))))
+    return {
+        layer: relative_errors(
+            np.concatenate([block[layer] for block in blocks]).astype(store.layout.dtype),
+            store.features(layer, rows),
+        )
+        for layer in store.layout.layers
+    }
+
+
+def same_base(store: FeatureStore, params: Params) -> FrozenBase:
+    """The base of params.yaml, if it is the one that made the store.
+
+    Raises:
+        StoreError: It is not; names the first part that differs.
+    """
+    base = load_base(params)
+    made_by = base.made_by()
+    for part in sorted(made_by.keys() | store.made_by.keys()):
+        theirs, ours = store.made_by.get(part), made_by.get(part)
+        if theirs != ours:
+            raise StoreError(
+                f"{store.address}: made with {part} {theirs!r}, but params.yaml makes {ours!r}; "
+                "this can only be done with the settings and the version that made the store"
+            )
+    return base
+
+
+def repair(
+    store: FeatureStore, params: Params, findings: list[Finding], target: Path
+) -> dict[str, Any]:
+    """Publish the store anew, computing only the rows of damaged shards.
+
+    Sound rows are recomputed first, a batch of them: a machine that gives other floats than the
+    one that made the store would patch it with rows that belong to another.
+
+    Raises:
+        StoreError: Other settings, or a machine that gives other floats.
+    """
+    same_base(store, params)
+    bad = damaged_shards(findings)
+    shards = [shard for shard in store.present_shards() if shard not in bad]
+    rows = np.array([r for s in shards for r in range(*store.layout.bounds(s))], np.int64)
+    extra = []
+    if len(rows) and store.fingerprint == fingerprint(store.made_by):
+        worst = max(float(e.max()) for e in recompute(store, params, rows[:BATCH_ROWS]).values())
+        if worst > 0:
+            raise StoreError(
+                f"{store.address}: this machine gives other floats than the one that made the "
+                f"store (relative error {worst:.1e}); get the store whole with `dvc checkout` or "
+                "`dvc pull`, or make another with `dvc repro -f extract`"
+            )
+        extra = [(store, Source(store.column(KEYS), rows))]
+    return extract(params, read_index(INDEX), target, extra)

@@ -1,0 +1,91 @@
+"""``train``: one head on the cached features of the training tracks."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cache.store import FeatureStore, open_store
+from pipeline.errors import InputError
+from pipeline.heads import KINDS, Head
+from pipeline.splits import split_by_track
+from stages.console import bar, run, say
+from stages.params import Params, checked, load_params, stated
+
+STORE = Path("data/features.zarr")
+MODELS = Path("models")
+TRAINING = Path("results/training")
+HISTORY = Path("results/history")
+
+
+def make_head(params: Params, name: str) -> tuple[Head, str | None]:
+    """The untrained head of a block in params.yaml, and the layer it wants.
+
+    Raises:
+        InputError: No such block, an unknown kind, an unknown or missing setting.
+    """
+    if name not in params.heads:
+        raise InputError(f"params.yaml: no head {name!r}; it has {', '.join(params.heads)}")
+    settings = dict(params.heads[name])
+    layer, kind = settings.pop("features", None), settings.get("kind")
+    if kind not in KINDS:
+        raise InputError(
+            f"params.yaml: heads.{name}.kind: expected one of {', '.join(KINDS)}, got {kind!r}"
+        )
+    return checked(KINDS[kind], settings, f"heads.{name}"), layer
+
+
+def training_rows(store: FeatureStore, params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the store to train on and to validate on: different tracks of the training set.
+
+    Raises:
+        InputError: Too few tracks.
+    """
+    rows = np.flatnonzero(store.column("split") == "train")
+    track, label = store.column("track")[rows], store.column("label")[rows]
+    try:
+        train, val = split_by_track(
+            track, label, val_fraction=params.split.val_fraction, seed=params.split.seed
+        )
+    except ValueError as error:
+        raise InputError(f"params.yaml: split: {error}") from error
+    return rows[train], rows[val]
+
+
+def main() -> None:
+    """Train the head that ``--head`` names; write it, and how it went."""
+    parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__)
+    parser.add_argument("--head", required=True, metavar="NAME", help="a block under heads:")
+    name = parser.parse_args().head
+    params = load_params()
+    head, layer = make_head(params, name)
+    store = open_store(STORE, stated(params))
+    layer = layer or list(store.layout.layers)[-1]
+    train, val = training_rows(store, params)
+    label = store.column("label")
+    x, x_val = store.features(layer, train), store.features(layer, val)
+    say(f"train {name}: {len(train)} images of {layer}, {len(val)} of other tracks to choose on")
+    start = time.perf_counter()
+    head.fit(x, label[train], x_val, label[val], lambda total: bar(total=total, desc=name))
+    seconds = time.perf_counter() - start
+    facts = {"features": layer, "fingerprint": store.fingerprint, "made_by": store.made_by}
+    head.save(MODELS / name, facts)
+    for folder in (TRAINING, HISTORY):
+        folder.mkdir(parents=True, exist_ok=True)
+    accuracy = max(entry["val_accuracy"] for entry in head.history_)
+    summary = {"chosen": head.chosen_, "val_accuracy": accuracy, "seconds": round(seconds, 2)}
+    (TRAINING / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    curve = pd.DataFrame(head.history_)
+    curve.insert(0, "step", range(1, len(curve) + 1))
+    curve.to_csv(HISTORY / f"{name}.csv", index=False, lineterminator="\n")
+    say(
+        f"train {name}: {head.chosen_}, {100 * accuracy:.1f} % on validation, "
+        f"{seconds:.0f} s -> {MODELS / name}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
