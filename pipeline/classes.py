@@ -7,7 +7,7 @@ CLASS_NAMES = (
     "speed limit 120",
     "no passing",
     "no passing for trucks",
-    "right of way at the next crossing",
+    "right of way at crossing",
     "priority road",
     "yield",
     "stop",

@@ -42,6 +42,7 @@ class Head(ABC):
 
     Attributes:
         scaling: See `pipeline.scaling.Scaling`; fitted on the training rows.
+        classes_: (C,) the labels it was trained on, ascending; C counts these.
         layers_: [(W, b), …]: W (D, H) or (D, C) or (H, C) float32, b (H,) or (C,). ReLU between.
         history_: One entry per candidate that validation chose from: an epoch, or a C.
         chosen_: The choice, in words.
@@ -49,6 +50,7 @@ class Head(ABC):
 
     kind: str
     scaling: Kind
+    classes_: Labels = field(init=False, repr=False)
     scaling_: Scaling = field(init=False, repr=False)
     layers_: list[tuple[Floats, Floats]] = field(init=False, repr=False)
     history_: list[dict[str, float]] = field(init=False, repr=False)
@@ -64,36 +66,35 @@ class Head(ABC):
 
         Args:
             x: (N, D) training features, as stored.
-            y: (N,) labels 0..C-1, every class present.
+            y: (N,) labels.
             x_val: (M, D) features of other tracks.
-            y_val: (M,) their labels.
+            y_val: (M,) their labels, none that is not in y.
             progress: Makes a progress bar of a given length.
         """
+        self.classes_, y = np.unique(y, return_inverse=True)
+        y_val = np.searchsorted(self.classes_, y_val)
         self.scaling_ = Scaling(self.scaling).fit(x)
         self.history_ = []
         x, x_val = self.scaling_.transform(x), self.scaling_.transform(x_val)
-        # For the optimiser: centred, and divided by one number. This changes nothing that a head
-        # can express, but activations share a large mean, and every optimiser crawls along it.
+        # Centred for the optimiser: activations share a large mean, and every optimiser crawls
+        # along it. What a head can express does not change.
         mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         x -= mean
         x_val -= mean
-        spread = np.float32(np.sqrt(np.mean(np.square(x).mean(axis=1))) or 1)
-        x /= spread
-        x_val /= spread
         self._fit(x, y, x_val, y_val, progress)
-        # Folded back, so that prediction needs to know nothing of it.
+        # Folded into the first layer, so that prediction needs to know nothing of it.
         w, b = self.layers_[0]
-        self.layers_[0] = w / spread, b - (mean / spread) @ w
+        self.layers_[0] = w, b - mean @ w
         return self
 
     @abstractmethod
     def _fit(
         self, x: Features, y: Labels, x_val: Features, y_val: Labels, progress: Progress
     ) -> None:
-        """Set layers_, history_ and chosen_ from scaled features."""
+        """Set layers_, history_ and chosen_ from scaled features and labels 0..C-1."""
 
     def predict_proba(self, x: Features) -> NDArray[np.float32]:
-        """(N, D) features as stored to (N, C) probabilities."""
+        """(N, D) features as stored to (N, C) probabilities, columns as in classes_."""
         return np.asarray(softmax(self._scores(self.scaling_.transform(x)), axis=1), np.float32)
 
     def _scores(self, x: Floats) -> Floats:
@@ -110,11 +111,12 @@ class Head(ABC):
             facts: JSON-ready, kept beside: features, fingerprint, …
         """
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             f"{part}{number}": array
             for number, pair in enumerate(self.layers_)
             for part, array in zip("Wb", pair, strict=True)
         }
+        arrays["classes"] = self.classes_
         if self.scaling == "standardize":
             arrays |= {"mean": self.scaling_.mean_, "scale": self.scaling_.scale_}
         settings = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}
@@ -147,7 +149,7 @@ class _KerasHead(Head):
     ) -> None:
         keras = backend.keras()
         keras.utils.set_random_seed(self.seed)
-        last = keras.layers.Dense(int(y.max()) + 1)
+        last = keras.layers.Dense(len(self.classes_))
         model = keras.Sequential([keras.Input((x.shape[1],)), *self._hidden(), last])
         model.compile(
             optimizer=keras.optimizers.Adam(self.learning_rate),
@@ -274,6 +276,7 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
             if head.scaling == "standardize":
                 head.scaling_.mean_, head.scaling_.scale_ = arrays["mean"], arrays["scale"]
+            head.classes_ = arrays["classes"]
             numbers = itertools.takewhile(lambda i: f"W{i}" in arrays, itertools.count())
             head.layers_ = [(arrays[f"W{i}"], arrays[f"b{i}"]) for i in numbers]
         if not head.layers_:

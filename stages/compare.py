@@ -32,7 +32,7 @@ def predictions(
     """A head's class and its probability for rows of the store, (n,) each."""
     parts = np.array_split(rows, max(1, len(rows) // store.layout.shard_rows))
     proba = np.concatenate([head.predict_proba(store.features(layer, part)) for part in parts])
-    return proba.argmax(axis=1), proba.max(axis=1)
+    return head.classes_[proba.argmax(axis=1)], proba.max(axis=1)
 
 
 def compare_head(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ TEST_TRACKS, TEST_FRAMES = 6, 3
 HEADER = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2"
 
 
-def draw_archives(folder: Path, seed: int = 0, classes: range = range(len(CLASS_NAMES))) -> None:
+def draw_archives(
+    folder: Path, seed: int = 0, classes: Sequence[int] = range(len(CLASS_NAMES))
+) -> None:
     """Write drawn signs as the three official archives; the same bytes for the same seed.
 
     Args:

@@ -71,7 +71,8 @@ def predict(params: Params, name: str | None, files: Sequence[Path]) -> dict[str
             "run `dvc repro`"
         )
     proba = head.predict_proba(_features(base, facts["features"], files))
-    return {"head": name, "images": _answers(files, proba, CLASS_NAMES)}
+    classes = [(int(label), CLASS_NAMES[label]) for label in head.classes_]
+    return {"head": name, "images": _answers(files, proba, classes)}
 
 
 def classify(params: Params, files: Sequence[Path]) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def classify(params: Params, files: Sequence[Path]) -> dict[str, Any]:
     """
     settings = params.base.model_copy(update={"layers": ["fc8"]})
     base = load_base(params.model_copy(update={"base": settings}))
-    scores = softmax(_features(base, "fc8", files).astype(np.float64), axis=1)
+    scores = np.asarray(softmax(_features(base, "fc8", files), axis=1), np.float32)
     listing = Path(pipeline.__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8")
     names = [line.partition("\t")[2] for line in listing.splitlines()]
     if scores.shape[1] != len(names):
@@ -95,7 +96,7 @@ def classify(params: Params, files: Sequence[Path]) -> dict[str, Any]:
         )
     return {
         "weights": base.made_by()["weights"],
-        "images": _answers(files, scores.astype(np.float32), names),
+        "images": _answers(files, scores, list(enumerate(names))),
     }
 
 
@@ -122,12 +123,12 @@ def _features(base: FrozenBase, layer: str, files: Sequence[Path]) -> NDArray[np
 
 
 def _answers(
-    files: Sequence[Path], proba: NDArray[np.float32], names: Sequence[str]
+    files: Sequence[Path], proba: NDArray[np.float32], classes: Sequence[tuple[int, str]]
 ) -> dict[str, Answer]:
     return {
         str(file): [
-            {"class": int(c), "name": names[c], "probability": round(float(row[c]), 6)}
-            for c in np.argsort(-row, kind="stable")[:TOP]
+            {"class": classes[k][0], "name": classes[k][1], "probability": round(float(row[k]), 6)}
+            for k in np.argsort(-row, kind="stable")[:TOP]
         ]
         for file, row in zip(files, proba, strict=True)
     }

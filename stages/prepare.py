@@ -3,13 +3,20 @@
 import json
 from pathlib import Path
 
+from PIL import Image
+
 from pipeline.archives import NAMES, Archive, fetch_archive
+from pipeline.classes import CLASS_NAMES
+from pipeline.contact import chosen_images, contact_sheet
+from pipeline.images import decode
 from pipeline.signs import audit, index_images
 from stages.console import bar, run, say
 from stages.params import load_params
 
 INDEX = Path("data/index.csv")
 AUDIT = Path("results/audit.json")
+SHEET = Path("results/contact_sheet.jpg")
+PER_CLASS = 6  # images of each class on the sheet
 
 
 def main() -> None:
@@ -26,6 +33,13 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     index.to_csv(INDEX, index=False, lineterminator="\n")
     AUDIT.write_text(json.dumps(findings, indent=1) + "\n")
+
+    split, member = index["split"].to_list(), index["member"].to_list()
+
+    def read(row: int) -> Image.Image:
+        return decode(archives[split[row]].read(member[row]), member[row])
+
+    contact_sheet(chosen_images(index, PER_CLASS), CLASS_NAMES, read).save(SHEET, quality=85)
     images, same = findings["images"], findings["exact_duplicates"]
     say(
         f"prepare: {images['train']} training images of {findings['tracks']['count']} tracks, "
@@ -35,6 +49,7 @@ def main() -> None:
         f"prepare: exact duplicates: {len(same['within_train'])} within training, "
         f"{len(same['within_test'])} within test, {len(same['across'])} across -> {AUDIT}"
     )
+    say(f"prepare: what goes in, at a glance -> {SHEET}")
 
 
 if __name__ == "__main__":

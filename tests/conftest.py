@@ -1,0 +1,110 @@
+"""Drawn signs, and a workspace in which the whole graph runs in seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.demo import checksums, draw_archives
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three archives, with drawn signs of five classes: 200 training and 90 test images."""
+    folder = tmp_path_factory.mktemp("archives")
+    draw_archives(folder, classes=(1, 12, 14, 18, 38))
+    return folder
+
+
+class Workspace:
+    """A copy of the project, with a narrow base, small shards and quick heads."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.printed = ""
+
+    def set_up(self, archives: Path) -> Self:
+        """Copy the project here, and have it read these archives."""
+        root = self.root
+        root.mkdir(parents=True)
+        for package in ("pipeline", "stages", "cache"):
+            shutil.copytree(
+                ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+            shutil.copyfile(ROOT / name, root / name)
+        (root / ".dvc").mkdir()
+        config = (ROOT / ".dvc/config").read_text()
+        (root / ".dvc/config").write_text(config.replace("[core]", "[core]\n    no_scm = true", 1))
+        self.set("prepare", source=str(archives), md5=checksums(archives))
+        self.set("base", variant="narrow", weights="seeded")
+        self.set("store", shard_rows=64, chunk_rows=16)
+        self.set("heads.softmax", epochs=20)
+        self.set("heads.mlp", epochs=20, hidden=32)
+        self.set("heads.logistic", C=[100], max_iter=50)
+        return self
+
+    def set(self, section: str, **values: Any) -> None:
+        """Change settings in params.yaml."""
+        yaml = YAML()
+        path = self.root / "params.yaml"
+        params = node = yaml.load(path)
+        for step in section.split("."):
+            node = node[step]
+        node.update(values)
+        yaml.dump(params, path)
+
+    def run(self, *args: str, status: int = 0, **env: str) -> str:
+        """Run ``python -m ARGS`` in the workspace; return what it printed, both streams."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        done = subprocess.run(
+            [sys.executable, "-m", *args],
+            cwd=self.root,
+            env=os.environ | {"PATH": path} | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == status, f"status {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def repro(self, *args: str, **env: str) -> str:
+        """``dvc repro``."""
+        return self.run("dvc", "repro", *args, **env)
+
+    def python(self, code: str) -> str:
+        """Run code in the workspace, in a process of its own."""
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=self.root, capture_output=True, text=True, check=True
+        ).stdout
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, drawn: Path) -> Workspace:
+    """A fresh workspace; nothing has run in it."""
+    return Workspace(tmp_path / "project").set_up(drawn)
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("finished") / "project").set_up(drawn)
+    workspace.printed = workspace.repro()
+    return workspace
+
+
+@pytest.fixture
+def finished(tmp_path: Path, _finished: Workspace) -> Workspace:
+    """A workspace in which ``dvc repro`` has run; what it said is in ``printed``."""
+    shutil.copytree(_finished.root, tmp_path / "project")
+    workspace = Workspace(tmp_path / "project")
+    workspace.printed = _finished.printed
+    return workspace

@@ -1,0 +1,140 @@
+"""The whole graph under DVC, on drawn signs and a narrow base."""
+
+import glob
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from conftest import Workspace
+
+from cache.store import open_store
+
+HEADS = ["train@softmax", "train@mlp", "train@logistic"]
+RAN = re.compile(r"^Running stage '([\w@]+)'", re.MULTILINE)
+
+
+def edit(workspace: Workspace, path: str) -> None:
+    """Change a source file without changing what it does."""
+    file = workspace.root / path
+    file.write_text(file.read_text() + "\n# edited\n")
+
+
+def summary(workspace: Workspace) -> dict[str, float]:
+    return json.loads((workspace.root / "results/extract.json").read_text())
+
+
+def shas(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_graph_goes_from_archives_to_a_report(finished: Workspace) -> None:
+    assert RAN.findall(finished.printed) == ["prepare", "extract", *HEADS, "compare"]
+    assert not re.search(r"Warning|I0000|Traceback", finished.printed), finished.printed
+    assert {k: summary(finished)[k] for k in ("rows", "forwarded", "reused", "duplicates")} == {
+        "rows": 290,
+        "forwarded": 290,
+        "reused": 0,
+        "duplicates": 0,
+    }
+    metrics = json.loads((finished.root / "results/metrics.json").read_text())
+    for part, rows in (("test", 90), ("validation", 40)):
+        assert set(metrics[part]) == {"softmax", "mlp", "logistic"}
+        for figures in metrics[part].values():
+            assert figures["rows"] == rows
+            assert figures["accuracy"] == figures["correct"] / rows
+            assert figures["accuracy_low"] < figures["accuracy"] < figures["accuracy_high"]
+    assert metrics["test"]["logistic"]["accuracy"] > 0.5  # chance is 0.2
+    for text in ("results/report.html", "results/comparison.txt"):
+        assert "seeded (random) weights" in (finished.root / text).read_text()
+    plots = json.loads(finished.run("dvc", "plots", "show", "--json"))
+    assert not plots.get("errors")
+    assert set(plots["data"]) == {
+        *(f"results/history/{head}.csv" for head in metrics["test"]),
+        *(f"results/confusion/{head}.csv" for head in metrics["test"]),
+        "results/recall.csv",
+    }
+
+
+def test_only_what_is_stale_runs_again(finished: Workspace) -> None:
+    assert RAN.findall(finished.repro()) == []
+    finished.set("heads.mlp", hidden=8)
+    assert RAN.findall(finished.run("dvc", "repro", "--dry")) == ["train@mlp", "compare"]
+    finished.set("heads.mlp", hidden=32)
+    edit(finished, "pipeline/heads.py")
+    assert RAN.findall(finished.run("dvc", "repro", "--dry")) == [*HEADS, "compare"]
+    edit(finished, "pipeline/alexnet.py")
+    assert RAN.findall(finished.repro("extract")) == ["extract"]
+    assert summary(finished)["forwarded"] == 290  # the base did run, nothing came from scratch
+
+
+def test_features_are_those_of_a_plain_loop(finished: Workspace) -> None:
+    plain = finished.python(
+        "import zipfile, io, numpy as np, pandas as pd\n"
+        "from PIL import Image\n"
+        "from pipeline import alexnet, weights\n"
+        "from stages.params import load_params\n"
+        "shapes = alexnet.weight_shapes('narrow', ['fc7'])\n"
+        "base = alexnet.build('narrow', weights.seeded_weights(shapes), ['fc7'])\n"
+        "rows = pd.read_csv('data/index.csv').iloc[[0, 7, 199, 200, 289]]\n"
+        "out = []\n"
+        "for row in rows.itertuples():\n"
+        "    part = 'Training' if row.split == 'train' else 'Test'\n"
+        "    path = f'{load_params().prepare.source}/GTSRB_Final_{part}_Images.zip'\n"
+        "    image = Image.open(io.BytesIO(zipfile.ZipFile(path).read(row.member)))\n"
+        "    x = np.asarray(image.resize((227, 227), Image.Resampling.BILINEAR))[None]\n"
+        "    out.append(np.asarray(base(x)['fc7'])[0])\n"
+        "np.save('plain.npy', out)\n"
+    )
+    assert plain == ""
+    store = open_store(finished.root / "data/features.zarr")
+    got = store.features("fc7", np.array([0, 7, 199, 200, 289]))
+    np.testing.assert_allclose(got, np.load(finished.root / "plain.npy"), rtol=1e-4, atol=1e-4)
+
+
+def test_a_killed_extraction_goes_on_and_gives_the_same_bytes(finished: Workspace) -> None:
+    whole = shas(finished.root / "data/features.zarr")
+    scratch = finished.root / "elsewhere"
+    command = [sys.executable, "-m", "stages.extract"]
+    env = {"FC7CACHE_SCRATCH": str(scratch)}
+    process = subprocess.Popen(command, cwd=finished.root, env=os.environ | env)
+    while process.poll() is None and not glob.glob(f"{scratch}/*/*.zarr/fc7/c/1/0"):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(scratch.rglob("fc7/c/*/0")))
+    assert 0 < kept < 5, "killed too early or too late to show anything"
+    finished.repro("-f", "-s", "extract", **env)
+    assert summary(finished)["forwarded"] == 290 - 64 * kept
+    assert summary(finished)["reused"] == 64 * kept
+    assert shas(finished.root / "data/features.zarr") == whole
+
+
+def test_settings_that_disagree_with_the_store_are_named(finished: Workspace) -> None:
+    finished.set("base", crop="roi")
+    printed = finished.run("stages.train", "--head", "softmax", status=2)
+    assert "made with crop 'full', but params.yaml says 'roi'" in printed
+    assert "Traceback" not in printed
+
+
+def test_bad_settings_end_with_one_line_and_nothing_half_written(finished: Workspace) -> None:
+    before = shas(finished.root / "data/features.zarr")
+    for section, values, message in (
+        ("base", {"layers": ["fc9"]}, "no layer 'fc9' to read; choose from conv3"),
+        ("base", {"weights": "none.npz", "layers": ["fc7"]}, "none.npz: no such file"),
+        ("store", {"chunk_rows": 60}, "must be a multiple of"),
+        ("base", {"wieghts": 1}, "did you mean 'weights'?"),
+    ):
+        if section == "store":
+            finished.set("base", weights="seeded")
+        finished.set(section, **values)
+        printed = finished.run("stages.extract", status=2)
+        errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert message in errors[0]
+        assert "Traceback" not in printed
+        assert shas(finished.root / "data/features.zarr") == before

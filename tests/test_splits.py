@@ -1,0 +1,122 @@
+"""Validation by track: no physical sign on both sides, whatever the data look like."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipeline.splits import split_by_track
+
+Ints = NDArray[np.int64]
+
+
+@st.composite
+def signs(draw: st.DrawFn, tracks_min: int = 2) -> tuple[Ints, Ints]:
+    """Rows of tracks with one class each, shuffled."""
+    counts = draw(st.lists(st.integers(tracks_min, 12), min_size=1, max_size=6))
+    label = np.repeat(np.arange(len(counts)), counts)
+    ids = st.lists(st.integers(0, 10**6), min_size=len(label), max_size=len(label), unique=True)
+    track = np.array(draw(ids))
+    frames = draw(st.lists(st.integers(1, 4), min_size=len(label), max_size=len(label)))
+    order = np.random.default_rng(draw(st.integers(0, 9))).permutation(sum(frames))
+    return np.repeat(track, frames)[order], np.repeat(label, frames)[order]
+
+
+fractions = st.floats(0.01, 0.99)
+seeds = st.integers(0, 1000)
+
+
+def sides(
+    data: tuple[Ints, Ints], fraction: float, seed: int, *, refused: type[Exception] = ValueError
+) -> tuple[Ints, Ints]:
+    """The split; data that cannot be split are passed over."""
+    try:
+        return split_by_track(*data, val_fraction=fraction, seed=seed)
+    except refused:
+        assume(False)
+        raise
+
+
+@settings(deadline=None)
+@given(signs(), fractions, seeds)
+def test_no_track_on_both_sides_and_each_row_on_one(
+    data: tuple[Ints, Ints], fraction: float, seed: int
+) -> None:
+    track, _ = data
+    train, val = sides(data, fraction, seed)
+    assert not set(track[train]) & set(track[val])
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, val])), np.arange(len(track)))
+    for side in (train, val):
+        assert side.dtype == np.int64
+        assert (np.diff(side) > 0).all()
+
+
+@settings(deadline=None)
+@given(signs(), fractions, seeds)
+def test_fraction_is_of_tracks(data: tuple[Ints, Ints], fraction: float, seed: int) -> None:
+    track, _ = data
+    _, val = sides(data, fraction, seed)
+    assert len(set(track[val])) == round(fraction * len(set(track)))
+
+
+@settings(deadline=None, max_examples=300)
+@given(signs(), fractions, seeds)
+def test_each_class_is_on_both_sides(data: tuple[Ints, Ints], fraction: float, seed: int) -> None:
+    _, label = data
+    for side in sides(data, fraction, seed):
+        assert set(label[side]) == set(label)
+
+
+@settings(deadline=None)
+@given(signs(), seeds)
+def test_classes_keep_their_shares(data: tuple[Ints, Ints], seed: int) -> None:
+    track, label = data
+    _, val = sides(data, 0.5, seed)
+    for each in set(label):
+        held_out, tracks = (len(set(track[rows][label[rows] == each])) for rows in (val, ...))
+        assert abs(held_out - tracks / 2) <= 1
+
+
+def test_half_of_two_tracks_each_is_possible() -> None:
+    track, label = np.arange(8).repeat(3), np.arange(4).repeat(6)
+    train, val = split_by_track(track, label, val_fraction=0.5, seed=3)
+    assert set(label[train]) == set(label[val]) == {0, 1, 2, 3}
+
+
+@settings(deadline=None)
+@given(signs(), fractions, seeds)
+def test_same_seed_same_split(data: tuple[Ints, Ints], fraction: float, seed: int) -> None:
+    for one, other in zip(sides(data, fraction, seed), sides(data, fraction, seed), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_another_seed_another_split() -> None:
+    track, label = np.arange(100).repeat(2), np.arange(5).repeat(40)
+    splits = {
+        tuple(split_by_track(track, label, val_fraction=0.2, seed=s)[1]) for s in range(5)
+    }
+    assert len(splits) == 5
+
+
+TWENTY = np.arange(20), np.arange(4).repeat(5)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, float("nan")])
+def test_fraction_outside_is_refused(fraction: float) -> None:
+    with pytest.raises(ValueError, match=rf"expected a share in \(0, 1\), got {fraction}"):
+        split_by_track(*TWENTY, val_fraction=fraction, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.9, 0.99])
+def test_side_too_small_for_the_classes_is_refused(fraction: float) -> None:
+    with pytest.raises(
+        ValueError, match=f"val_fraction {fraction} of 20 tracks leaves fewer than the 4 classes"
+    ):
+        split_by_track(*TWENTY, val_fraction=fraction, seed=0)
+
+
+def test_class_of_a_single_track_is_refused() -> None:
+    track, label = np.array([7, 7, 7, 8, 9]), np.array([3, 3, 3, 1, 1])
+    with pytest.raises(ValueError, match="class 3 has a single track; a split by track needs two"):
+        split_by_track(track, label, val_fraction=0.5, seed=0)
