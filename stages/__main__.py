@@ -23,6 +23,8 @@ from stages.extract import INDEX, STORE, columns_of
 from stages.params import load_params
 from stages.repair import recompute
 from stages.repair import repair as repair_store
+from stages.scratch import entries as scratch_entries
+from stages.scratch import remove
 
 app = typer.Typer(
     help="Look at a feature store, trust it, and use what was trained on it.",
@@ -173,6 +175,56 @@ def export(
     path = out or Path(f"{layer}.{form}")
     export_layer(open_store(store), layer, path, form)
     print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
+
+
+@app.command()
+def scratch(as_json: Json = False) -> None:
+    """List what can be reused: finished and unfinished stores, their size, age and origin."""
+    found = scratch_entries()
+    if as_json:
+        _json(
+            [
+                {
+                    "path": str(entry.path),
+                    "nbytes": entry.nbytes,
+                    "age_days": round(entry.age_s / 86400, 2),
+                    "fingerprint": entry.store.fingerprint if entry.store else None,
+                    "shards": len(entry.store.present_shards()) if entry.store else 0,
+                    "of_shards": len(entry.store.layout.shards) if entry.store else 0,
+                }
+                for entry in found
+            ]
+        )
+        return
+    for entry in found:
+        print(f"{entry.path}  {entry.nbytes / 1e6:,.1f} MB, {entry.age_s / 86400:.1f} days old")
+        if entry.store is None:
+            print("  cannot be opened; nothing of it is reused")
+            continue
+        made_by, shards = entry.store.made_by, entry.store.layout.shards
+        layers = ", ".join(made_by["layers"])
+        print(
+            f"  {made_by['variant']} ({made_by['weights']} weights), {layers}, "
+            f"crop {made_by['crop']}, {entry.store.layout.rows:,} rows, "
+            f"{len(entry.store.present_shards())} of {len(shards)} shards"
+        )
+    print(f"{sum(entry.nbytes for entry in found) / 1e6:,.1f} MB in all")
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", help="Only stores older than this.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every store in scratch.")] = False,
+) -> None:
+    """Delete stores in scratch. Published features stay; what is deleted is computed again."""
+    if everything == (older_than is not None):
+        raise typer.BadParameter("say which: --older-than DAYS or --all")
+    found = [e for e in scratch_entries() if everything or e.age_s > 86400 * (older_than or 0)]
+    for entry in found:
+        remove(entry)
+    print(f"removed {len(found)} stores, {sum(e.nbytes for e in found) / 1e6:,.1f} MB")
 
 
 def _expected(store: str) -> Columns | None:

@@ -23,7 +23,14 @@ from pipeline.index import read_index
 from stages.base import FrozenBase, input_keys, load_base
 from stages.console import bar, run, say
 from stages.params import Params, load_params
-from stages.scratch import KEYS, locked, reusable_stores, scratch_folder, source_of
+from stages.scratch import (
+    KEYS,
+    locked,
+    reusable_stores,
+    scratch_folder,
+    source_of,
+    unlike_store,
+)
 
 INDEX = Path("data/index.csv")
 STORE = Path("data/features.zarr")
@@ -80,6 +87,12 @@ def extract(
     path = folder / f"{content_digest(layout, columns)[:16]}.zarr"
     distinct = len(np.unique(columns[KEYS], axis=0))
     say(f"extract: {_described(base)}, on {runtime['device']} ({runtime['backend']})")
+    if unlike := unlike_store(folder, made_by):
+        other, part = unlike
+        say(
+            f"extract: {other.address} is not reused: made with {part} "
+            f"{other.made_by.get(part)!r}, not {made_by.get(part)!r}"
+        )
     start, passes = time.perf_counter(), []
     with locked(folder):
         while True:

@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +67,57 @@ def reusable_stores(folder: Path, target: StoreWriter) -> list[FeatureStore]:
 
     One that cannot be read is no source; its rows are computed again.
     """
-    paths = [path for path in folder.glob("*.zarr") if path != target.path]
-    stores = []
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+    return [
+        entry.store
+        for entry in entries()
+        if entry.store is not None and entry.path.parent == folder and entry.path != target.path
+    ]
+
+
+def unlike_store(folder: Path, made_by: Mapping[str, Any]) -> tuple[FeatureStore, str] | None:
+    """The newest store in scratch that cannot be copied from, and the first part that differs."""
+    for entry in entries():
+        if entry.path.parent != folder and entry.store is not None:
+            theirs = entry.store.made_by
+            for part in sorted(made_by.keys() | theirs.keys()):
+                if theirs.get(part) != made_by.get(part):
+                    return entry.store, part
+    return None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One store in scratch; ``store`` is None where it cannot be opened."""
+
+    path: Path
+    store: FeatureStore | None
+    nbytes: int
+    age_s: float
+
+
+def entries() -> list[Entry]:
+    """Everything in scratch, the newest first."""
+    found = []
+    for path in scratch_root().glob("*/*.zarr*"):
         try:
-            stores.append(FeatureStore(str(path)))
+            store = FeatureStore(str(path))
         except StoreError:
-            continue
-    return stores
+            store = None
+        files = [file.stat() for file in path.rglob("*") if file.is_file()]
+        newest = max((file.st_mtime for file in files), default=0.0)
+        nbytes = sum(file.st_size for file in files)
+        found.append(Entry(path, store, nbytes, time.time() - newest))
+    return sorted(found, key=lambda entry: entry.age_s)
+
+
+def remove(entry: Entry) -> None:
+    """Delete a store in scratch; published stores have links of their own to the files.
+
+    Raises:
+        StoreError: An extraction is at work there.
+    """
+    with locked(entry.path.parent):
+        shutil.rmtree(entry.path)
 
 
 def source_of(store: FeatureStore) -> Source:

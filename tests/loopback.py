@@ -24,7 +24,7 @@ class Site(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Site
 
-    def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+    def do_GET(self) -> None:
         name = self.path.removeprefix("/")
         self.server.asked.append(name)
         data = self.server.files.get(name)

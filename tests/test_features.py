@@ -123,7 +123,9 @@ def pictures(count: int) -> Iterator[NDArray[np.uint8]]:
 def test_batches_have_one_size_and_padding_is_cut_off(count: int) -> None:
     base = Recorder()
     blocks = list(forward(base, pictures(count), batch_rows=4))
-    assert [len(block["fc6"]) for block in blocks] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+    assert [len(block["fc6"]) for block in blocks] == [4] * (count // 4) + [count % 4] * (
+        count % 4 > 0
+    )
     assert {batch.shape for batch in base.batches} <= {(4, 2, 2, 3)}
     assert len(base.batches) == len(blocks)
     for sign, layer in ((1, "fc6"), (-1, "fc7")):

@@ -70,7 +70,7 @@ def test_interval_is_wilsons(rows: int, data: st.DataObject, confidence: float) 
 
 
 def test_published_interval() -> None:
-    """81 of 263: Newcombe, Statistics in Medicine 17 (1998), p. 861, table I, method 3."""
+    """81 of 263: Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
     scored = score(np.zeros(263, np.int64), (np.arange(263) >= 81).astype(np.int64), 2)
     assert (scored.accuracy_low, scored.accuracy_high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 

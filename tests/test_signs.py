@@ -338,7 +338,7 @@ FAULTS: dict[str, tuple[Callable[[Members], None], str]] = {
     ),
     "other height": (
         edited(LABELS, "00042.ppm", Height=777),
-        rf"00042\.ppm is \d+ x \d+ pixels; its CSV says \d+ x 777$",
+        r"00042\.ppm is \d+ x \d+ pixels; its CSV says \d+ x 777$",
     ),
 }
 OUTSIDE = {
@@ -495,9 +495,9 @@ def test_broken_download_is_not_kept() -> None:
 
 @pytest.mark.usefixtures("away")
 def test_download_with_other_md5_is_not_kept_and_names_both() -> None:
-    with serve({NAMES["test"]: DATA}) as site:
-        with pytest.raises(InputError, match=f"expected md5 {'0' * 32}.*{DATA_MD5}"):
-            fetch_archive(site.address, "test", "0" * 32)
+    message = f"expected md5 {'0' * 32}.*{DATA_MD5}"
+    with serve({NAMES["test"]: DATA}) as site, pytest.raises(InputError, match=message):
+        fetch_archive(site.address, "test", "0" * 32)
     assert list(DOWNLOADS.iterdir()) == []
 
 
@@ -521,7 +521,7 @@ def test_cut_short_images_never_pass(format_: str) -> None:
     data = whole.getvalue()
     assert decode(data, "x").size == (20, 20)
     for length in range(0, int(0.9 * len(data)), 7):
-        with pytest.raises(InputError, match="^x: expected an image that Pillow can read"):
+        with pytest.raises(InputError, match=r"^x: expected an image that Pillow can read"):
             decode(data[:length], "x")
 
 
@@ -535,7 +535,7 @@ def test_images_are_rgb_whatever_they_were(tmp_path: Path) -> None:
 def test_huge_images_are_refused() -> None:
     for side in (14_000, 30_000):
         header = f"P6 {side} {side} 255\n".encode()
-        with pytest.raises(InputError, match="^x: expected .*decompression bomb"):
+        with pytest.raises(InputError, match=r"^x: expected .*decompression bomb"):
             decode(header, "x")
 
 
@@ -543,9 +543,14 @@ def test_no_index_is_told(tmp_path: Path) -> None:
     path = tmp_path / "index.csv"
     with pytest.raises(InputError, match="no index of images; run `dvc repro prepare`"):
         read_index(path)
-    for text in ("", "a,b\n1,2\n", "\x00", ",".join(COLUMNS) + "\n" + ",".join("x" for _ in COLUMNS)):
+    for text in (
+        "",
+        "a,b\n1,2\n",
+        "\x00",
+        ",".join(COLUMNS) + "\n" + ",".join("x" for _ in COLUMNS),
+    ):
         path.write_text(text)
-        with pytest.raises(InputError, match="not an index of images .*; run `dvc repro prepare`"):
+        with pytest.raises(InputError, match=r"not an index of images .*; run `dvc repro prepare`"):
             read_index(path)
 
 

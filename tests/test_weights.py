@@ -203,7 +203,9 @@ NOT_FINITE = [
 def test_unfit_arrays(tmp_path: Path, ending: str, layers: Any, message: str) -> None:
     path = tmp_path / f"w.{ending}"
     if ending == "npz":
-        write_npz(path, {f"{n}_{p}": a for n in layers for p, a in zip("Wb", layers[n])})
+        write_npz(
+            path, {f"{n}_{p}": a for n in layers for p, a in zip("Wb", layers[n], strict=True)}
+        )
     else:
         write_npy(path, pickle.dumps(one_object(layers), 2))
     with pytest.raises(InputError, match=f"^{re.escape(str(path))}: {message}$"):
@@ -284,14 +286,14 @@ def test_npz_with_a_flipped_bit(tmp_path: Path) -> None:
     place = data.index(ARRAYS["fc6_W"].tobytes())
     data[place] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match="expected a .npz of plain arrays, got .*CRC"):
+    with pytest.raises(InputError, match=r"expected a \.npz of plain arrays, got .*CRC"):
         load_weights(str(path), None, SHAPES)
 
 
 def test_npz_that_holds_a_pickle(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     path = write_npz(tmp_path / "w.npz", ARRAYS | {"fc6_W": one_object(deed("os", victim))})
-    with pytest.raises(InputError, match="expected a .npz of plain arrays"):
+    with pytest.raises(InputError, match=r"expected a \.npz of plain arrays"):
         load_weights(str(path), None, SHAPES)
     assert not victim.exists()
 
@@ -299,7 +301,7 @@ def test_npz_that_holds_a_pickle(tmp_path: Path) -> None:
 def test_npz_that_is_a_npy(tmp_path: Path) -> None:
     np.save(tmp_path / "w.npy", ARRAYS["fc6_W"])
     path = (tmp_path / "w.npy").rename(tmp_path / "w.npz")
-    with pytest.raises(InputError, match="expected a .npz of plain arrays"):
+    with pytest.raises(InputError, match=r"expected a \.npz of plain arrays"):
         load_weights(str(path), None, SHAPES)
 
 
@@ -351,7 +353,7 @@ def test_broken_download_is_not_kept(site: Site) -> None:
 
 
 def test_download_without_hash_is_not_even_tried(site: Site) -> None:
-    with pytest.raises(InputError, match="a download is not taken unchecked; set base.sha256"):
+    with pytest.raises(InputError, match=r"a download is not taken unchecked; set base\.sha256"):
         load_weights(f"{site.address}/w.npz", None, SHAPES)
     assert site.asked == []
 
