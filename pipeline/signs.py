@@ -24,7 +24,10 @@ def read_csv(archive: Archive, member: str) -> pd.DataFrame:
         InputError: A missing column, a value that is no integer, an unknown class, no rows.
     """
     where = f"{archive.path}: {member}"
-    table = pd.read_csv(io.BytesIO(archive.read(member)), sep=";", dtype=str)
+    try:
+        table = pd.read_csv(io.BytesIO(archive.read(member)), sep=";", dtype=str)
+    except ValueError as error:  # pandas' own errors are of this kind
+        raise InputError(f"{where}: not a semicolon-separated table: {error}") from error
     if missing := [name for name in _CSV_COLUMNS if name not in table.columns]:
         raise InputError(
             f"{where}: no column {missing[0]!r}; expected {';'.join(_CSV_COLUMNS)}, "

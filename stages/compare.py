@@ -17,6 +17,7 @@ from pipeline.report import HeadResult, Provenance, render
 from pipeline.scores import Score, score
 from pipeline.splits import split_by_track
 from stages.console import run, say
+from stages.files import write_json, write_table, write_text
 from stages.params import Params, load_params, stated
 
 STORE = Path("data/features.zarr")
@@ -150,12 +151,10 @@ def main() -> None:
     )
     rows = {"validation": train[val], "test": np.flatnonzero(split == "test")}
     heads = []
-    for folder in ("predictions", "confusion"):
-        (RESULTS / folder).mkdir(parents=True, exist_ok=True)
     for name in params.heads:
         result, said = compare_head(params, store, name, rows)
         heads.append(result)
-        said.to_csv(RESULTS / "predictions" / f"{name}.csv", index=False, lineterminator="\n")
+        write_table(RESULTS / "predictions" / f"{name}.csv", said)
         tested = said[said["split"] == "test"]
         names = tested[["label", "predicted"]].map(CLASS_NAMES.__getitem__)
         names.to_csv(RESULTS / "confusion" / f"{name}.csv", index=False, lineterminator="\n")
@@ -164,14 +163,14 @@ def main() -> None:
         for head in heads
         for c, share in enumerate(head.test.recall)
     ]
-    pd.DataFrame(recall).to_csv(RESULTS / "recall.csv", index=False, lineterminator="\n")
-    (RESULTS / "metrics.json").write_text(json.dumps(metrics(heads), indent=1) + "\n")
+    write_table(RESULTS / "recall.csv", pd.DataFrame(recall))
+    write_json(RESULTS / "metrics.json", metrics(heads))
     facts = provenance(store)
     page = render(heads, list(CLASS_NAMES), FAMILIES, facts)
-    (RESULTS / "report.html").write_text(page, encoding="utf-8")
+    write_text(RESULTS / "report.html", page)
     lines = ["% of images; recall is the mean over classes", "", table(heads, confidence), ""]
     text = "\n".join([*lines, facts.notice, ""] if facts.notice else lines)
-    (RESULTS / "comparison.txt").write_text(text, encoding="utf-8")
+    write_text(RESULTS / "comparison.txt", text)
     say(text)
     say(f"compare: report -> {RESULTS / 'report.html'}")
 

@@ -1,5 +1,6 @@
 """What a run says to the person watching, and how it ends."""
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +13,15 @@ from cache.errors import StoreError
 from pipeline.errors import InputError
 
 INTERRUPTED = 130  # the shell's status for a process that ^C ended
+
+# What a disk can refuse, and what to do about it.
+_DISK = {
+    errno.ENOSPC: "make room and run again",
+    errno.EDQUOT: "make room and run again",
+    errno.EFBIG: "files of this size are not allowed here",
+    errno.EROFS: "this must be a folder that can be written to",
+    errno.EACCES: "this must be a folder that can be written to",
+}
 
 # disable=None: no bar where standard error is no terminal.
 bar = partial(tqdm, disable=None, dynamic_ncols=True, leave=False)
@@ -39,6 +49,14 @@ def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
         status = main()
     except (InputError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(
+            f"error: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"stopped: {go_on}", file=sys.stderr)

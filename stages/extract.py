@@ -1,6 +1,5 @@
 """``extract``: the frozen base over every image once, into the store."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.features import loaded_ahead
 from pipeline.index import read_index
 from stages.base import FrozenBase, input_keys, load_base
 from stages.console import bar, run, say
+from stages.files import write_json
 from stages.params import Params, load_params
 from stages.scratch import (
     KEYS,
@@ -147,8 +147,7 @@ def main() -> None:
     """Read the settings and the index; write the store and a summary."""
     params = load_params()
     summary = extract(params, read_index(INDEX), STORE)
-    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
-    SUMMARY.write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(SUMMARY, summary)
     say(
         "extract: forwarded: {forwarded}, reused: {reused}, duplicates: {duplicates}, "
         "{images_per_second} images/s".format(**summary)

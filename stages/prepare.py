@@ -1,6 +1,5 @@
 """``prepare``: the official archives to one index of images, and an audit of them."""
 
-import json
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +10,7 @@ from pipeline.contact import chosen_images, contact_sheet
 from pipeline.images import decode
 from pipeline.signs import audit, index_images
 from stages.console import bar, run, say
+from stages.files import whole_file, write_json, write_table
 from stages.params import load_params
 
 INDEX = Path("data/index.csv")
@@ -29,17 +29,17 @@ def main() -> None:
     say(f"prepare: reading the archives in {archives['train'].path.parent}")
     index = index_images(archives, lambda rows: bar(rows, desc="prepare", unit=" images"))
     findings = audit(index)
-    for path in (INDEX, AUDIT):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    index.to_csv(INDEX, index=False, lineterminator="\n")
-    AUDIT.write_text(json.dumps(findings, indent=1) + "\n")
+    write_table(INDEX, index)
+    write_json(AUDIT, findings)
 
     split, member = index["split"].to_list(), index["member"].to_list()
 
     def read(row: int) -> Image.Image:
         return decode(archives[split[row]].read(member[row]), member[row])
 
-    contact_sheet(chosen_images(index, PER_CLASS), CLASS_NAMES, read).save(SHEET, quality=85)
+    sheet = contact_sheet(chosen_images(index, PER_CLASS), CLASS_NAMES, read)
+    with whole_file(SHEET) as part:
+        sheet.save(part, "JPEG", quality=85)
     images, same = findings["images"], findings["exact_duplicates"]
     say(
         f"prepare: {images['train']} training images of {findings['tracks']['count']} tracks, "

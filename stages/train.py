@@ -1,7 +1,6 @@
 """``train``: one head on the cached features of the training tracks."""
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pipeline.errors import InputError
 from pipeline.heads import KINDS, Head
 from pipeline.splits import split_by_track
 from stages.console import bar, run, say
+from stages.files import write_json, write_table
 from stages.params import Params, checked, load_params, stated
 
 STORE = Path("data/features.zarr")
@@ -73,14 +73,12 @@ def main() -> None:
     seconds = time.perf_counter() - start
     facts = {"features": layer, "fingerprint": store.fingerprint, "made_by": store.made_by}
     head.save(MODELS / name, facts)
-    for folder in (TRAINING, HISTORY):
-        folder.mkdir(parents=True, exist_ok=True)
     accuracy = max(entry["val_accuracy"] for entry in head.history_)
     summary = {"chosen": head.chosen_, "val_accuracy": accuracy, "seconds": round(seconds, 2)}
-    (TRAINING / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(TRAINING / f"{name}.json", summary)
     curve = pd.DataFrame(head.history_)
     curve.insert(0, "step", range(1, len(curve) + 1))
-    curve.to_csv(HISTORY / f"{name}.csv", index=False, lineterminator="\n")
+    write_table(HISTORY / f"{name}.csv", curve)
     say(
         f"train {name}: {head.chosen_}, {100 * accuracy:.1f} % on validation, "
         f"{seconds:.0f} s -> {MODELS / name}"

@@ -1,0 +1,38 @@
+"""Results on disk: whole, or not there."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name to write to, and move it to ``path`` once all is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that a person can read too."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write CSV, the same bytes on every system."""
+    with whole_file(path) as part:
+        table.to_csv(part, index=False, lineterminator="\n")
