@@ -63,10 +63,12 @@ class Provenance:
     Attributes:
         facts: Pairs of term and description, in the order shown.
         notice: A warning shown above all numbers; empty for none.
+        confidence: Of the intervals.
     """
 
     facts: list[tuple[str, str]]
     notice: str
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ def render(
         "shade": _shade,
     }
     return environment.get_template("report.html.j2").render(
+        confidence=_percent(provenance.confidence, 0),
         heads=ranked,
         colours=[f"h{k % COLOURS}" + (" alt" if k >= COLOURS else "") for k in ranking],
         names=class_names,

@@ -114,7 +114,7 @@ def table(heads: list[HeadResult], confidence: float) -> str:
     return "\n".join(lines)
 
 
-def provenance(store: FeatureStore) -> Provenance:
+def provenance(store: FeatureStore, confidence: float) -> Provenance:
     """What the report says of where its numbers come from."""
     audit = json.loads((RESULTS / "audit.json").read_text())
     summary = json.loads((RESULTS / "extract.json").read_text())
@@ -136,7 +136,7 @@ def provenance(store: FeatureStore) -> Provenance:
         "The base has seeded (random) weights, as stand-ins: these figures show that the pipeline "
         "works and say nothing about the published network."
     )
-    return Provenance(facts, notice if seeded else "")
+    return Provenance(facts, notice if seeded else "", confidence)
 
 
 def main() -> None:
@@ -165,7 +165,7 @@ def main() -> None:
     ]
     write_table(RESULTS / "recall.csv", pd.DataFrame(recall))
     write_json(RESULTS / "metrics.json", metrics(heads))
-    facts = provenance(store)
+    facts = provenance(store, confidence)
     page = render(heads, list(CLASS_NAMES), FAMILIES, facts)
     write_text(RESULTS / "report.html", page)
     lines = ["% of images; recall is the mean over classes", "", table(heads, confidence), ""]
