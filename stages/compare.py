@@ -157,7 +157,7 @@ def main() -> None:
         write_table(RESULTS / "predictions" / f"{name}.csv", said)
         tested = said[said["split"] == "test"]
         names = tested[["label", "predicted"]].map(CLASS_NAMES.__getitem__)
-        names.to_csv(RESULTS / "confusion" / f"{name}.csv", index=False, lineterminator="\n")
+        write_table(RESULTS / "confusion" / f"{name}.csv", names)
     recall = [
         {"head": head.name, "class": CLASS_NAMES[c], "recall": share}
         for head in heads
