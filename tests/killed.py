@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stores import make_store
+from stores import columns_for, make_store
 
 from cache.spec import Layout
 from cache.writer import publish
 
 LAYOUT = Layout(5, {"fc7": 2}, shard_rows=4, chunk_rows=2)
-TOUCHES = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir"}
+COLUMNS = {"image_id": columns_for(LAYOUT.rows)["image_id"]}
+TOUCHES = {"open", "os.rename", "os.link", "os.remove"}
 
 
 def die_before(touch: int, folder: str) -> None:
@@ -45,7 +46,8 @@ def main(root: Path) -> None:
         shutil.copytree(root / "old.zarr", folder / "data" / "features.zarr")
         if (child := os.fork()) == 0:
             die_before(touch, str(folder))
-            publish(make_store(folder / "s.zarr", LAYOUT), folder / "data" / "features.zarr")
+            store = make_store(folder / "s.zarr", LAYOUT, columns=COLUMNS)
+            publish(store, folder / "data" / "features.zarr")
             os._exit(0)
         lived = os.waitpid(child, 0)[1] == 0
 

@@ -120,7 +120,7 @@ def blocks_of(features: dict[str, Block], sizes: list[int]) -> Iterator[dict[str
         start += size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     stores(),
     st.lists(stores(), max_size=2),
