@@ -62,7 +62,11 @@ def statistics(store: FeatureStore, progress: Progress = iter) -> dict[str, Laye
             squares += float(np.square(block, dtype=np.float64).sum())
             zeros += float((block == 0).sum())
             alive |= (block != 0).any(axis=0)
-            low, high = min(low, float(block.min())), max(high, float(block.max()))
+            some = block[block != 0]
+            low = min(low, float(some.min(initial=np.inf)))
+            high = max(high, float(some.max(initial=-np.inf)))
+        if not alive.any():
+            low = high = 0.0
         histogram = np.zeros(BINS, np.int64)
         for shard in store.layout.shards:
             next(steps, None)

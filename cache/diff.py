@@ -64,15 +64,15 @@ def diff(a: FeatureStore, b: FeatureStore, rtol: float) -> Difference:
     columns = {}
     for name in sorted(set(a.columns) & set(b.columns)):
         differs = a.column(name)[rows_a] != b.column(name)[rows_b]
-        if count := int(differs.reshape(len(rows_a), -1).any(axis=1).sum()):
+        if count := int(differs.any(axis=tuple(range(1, differs.ndim))).sum()):
             columns[name] = count
     parts = sorted(a.made_by.keys() | b.made_by.keys())
-    layers_a, layers_b = set(a.layout.layers), set(b.layout.layers)
+    layers_a, layers_b = a.layout.layers.items(), b.layout.layers.items()
     return Difference(
         only_a=sorted(set(ids_a.tolist()) - set(ids_b.tolist())),
         only_b=sorted(set(ids_b.tolist()) - set(ids_a.tolist())),
-        layers_only_a=sorted(layers_a - layers_b),
-        layers_only_b=sorted(layers_b - layers_a),
+        layers_only_a=sorted(layer for layer, _ in layers_a - layers_b),
+        layers_only_b=sorted(layer for layer, _ in layers_b - layers_a),
         made_by={
             part: (a.made_by.get(part), b.made_by.get(part))
             for part in parts
@@ -83,8 +83,8 @@ def diff(a: FeatureStore, b: FeatureStore, rtol: float) -> Difference:
             layer: _difference(
                 ids_a[rows_a], _blocks(a, b, layer, rows_a, rows_b), rtol if rtol > 0 else 0.0
             )
-            for layer in a.layout.layers
-            if layer in layers_b and a.layout.layers[layer] == b.layout.layers[layer]
+            for layer, width in layers_a
+            if (layer, width) in layers_b
         },
     )
 

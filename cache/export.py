@@ -1,5 +1,6 @@
 """A layer and the columns, in formats that other tools read."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,18 @@ def export(store: FeatureStore, layer: str, path: Path, form: str) -> None:
         raise StoreError(
             f"{store.address}: no layer {layer!r}; it has {', '.join(store.layout.layers)}"
         )
+    writers = {"npz": _npz, "parquet": _parquet}
+    if form not in writers:
+        raise StoreError(f"no format {form!r}; expected {' or '.join(writers)}")
     part = path.with_name(f".{path.name}.part")
     try:
-        {"npz": _npz, "parquet": _parquet}[form](store, layer, part)
+        writers[form](store, layer, part)
         part.replace(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _npz(store: FeatureStore, layer: str, path: Path) -> None:

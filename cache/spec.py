@@ -40,6 +40,10 @@ class Layout:
         Raises:
             ValueError: Nothing to store, or sizes that do not divide.
         """
+        numbers = self.rows, self.shard_rows, self.chunk_rows
+        widths = self.layers.values() if isinstance(self.layers, dict) else [None]
+        if not all(type(number) is int for number in (*numbers, *widths)):
+            raise ValueError(f"expected whole numbers and layers with widths, got {self}")
         if self.rows < 1 or not self.layers:
             raise ValueError(f"a store needs rows and layers, got {self.rows} and {self.layers}")
         if self.chunk_rows < 1 or self.shard_rows < 1 or self.shard_rows % self.chunk_rows:

@@ -27,6 +27,7 @@ Block = NDArray[np.floating[Any]]
 # What zarr and its codecs raise for bytes that are not what was written.
 _UNREADABLE = (
     BaseZarrError, ValueError, RuntimeError, OSError, KeyError, TypeError, IndexError, struct.error,
+    ArithmeticError, AttributeError, ImportError,
 )  # fmt: skip
 
 
@@ -51,6 +52,8 @@ class FeatureStore:
         try:
             self.group = zarr.open_group(self.address, mode="r", zarr_format=3)
             attrs: dict[str, Any] = dict(self.group.attrs)[ATTRIBUTE]  # type: ignore[assignment]
+            if not isinstance(attrs, dict):
+                raise TypeError(f"{ATTRIBUTE} is no mapping")
         except (FileNotFoundError, *_UNREADABLE) as error:
             raise StoreError(
                 f"{self.address}: expected a feature store, found none ({error}); "
@@ -73,6 +76,10 @@ class FeatureStore:
             self.made_by: dict[str, Any] = attrs["made_by"]
             self.fingerprint: str = attrs["fingerprint"]
             self.columns: list[str] = attrs["columns"]
+            if not isinstance(self.columns, list) or not all(
+                isinstance(name, str) for name in self.columns
+            ):
+                raise TypeError(f"columns are {self.columns!r}")
         except (KeyError, ValueError, TypeError) as error:
             raise DamagedError(f"{self.address}: attributes are damaged: {error}") from error
 
@@ -108,7 +115,10 @@ class FeatureStore:
             DamagedError: Lost or altered bytes.
         """
         try:
-            values = np.asarray(self._array(name)[:])
+            array = self._array(name)
+            if array.nchunks_initialized < array.nchunks:  # it would read as zeros
+                raise ValueError("its file is lost")
+            values = np.asarray(array[:])
         except _UNREADABLE as error:
             raise DamagedError(
                 f"{self.address}: column {name} is damaged: {error}", self
@@ -141,7 +151,7 @@ class FeatureStore:
             raise StoreError(
                 f"{self.address}: no layer {layer!r}; it has {', '.join(self.layout.layers)}"
             )
-        rows = np.arange(self.layout.rows) if rows is None else np.asarray(rows, np.int64)
+        rows = np.arange(self.layout.rows)[slice(None) if rows is None else rows]
         out = np.empty((len(rows), self.layout.layers[layer]), self.layout.dtype)
         shard_of = rows // self.layout.shard_rows
         for shard in np.unique(shard_of):
@@ -212,6 +222,7 @@ def metadata_digest_of(address: str, attrs: Mapping[str, Any]) -> str:
     filesystem, root = fsspec.core.url_to_fs(address)
     names = [*attrs["layers"], *attrs["columns"]]
     files = {name: f"{root}/{name}/zarr.json" for name in names}
-    return metadata_digest(
-        attrs, {name: json.loads(filesystem.cat_file(file)) for name, file in files.items()}
-    )
+    documents = {name: json.loads(filesystem.cat_file(file)) for name, file in files.items()}
+    group = json.loads(filesystem.cat_file(f"{root}/zarr.json"))
+    documents[""] = {key: value for key, value in group.items() if key != "attributes"}
+    return metadata_digest(attrs, documents)

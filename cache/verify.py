@@ -37,6 +37,8 @@ def verify(
     findings = []
     if fault := store.metadata_fault():
         findings.append(Finding(-1, fault))
+    for name in sorted(set(expected or ()) - set(store.columns)):
+        findings.append(Finding(-1, f"column {name} is not there"))
     for name in store.columns:
         try:
             values = store.column(name)

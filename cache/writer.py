@@ -21,8 +21,11 @@ class StoreWriter(FeatureStore):
 
     def __init__(self, path: Path) -> None:
         """Open what `create_store` made, and clear what a killed writer left."""
-        for leftover in path.rglob("*.partial"):
-            leftover.unlink()
+        try:
+            for leftover in path.rglob("*.partial"):
+                leftover.unlink()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written to ({error.strerror or error})") from error
         super().__init__(str(path))
         self.path = path
 
@@ -37,7 +40,14 @@ class StoreWriter(FeatureStore):
             StoreError: Values that the store's dtype cannot hold; a full disk or one that cannot
                 be written to.
         """
+        if shard not in self.layout.shards:
+            raise ValueError(f"shard {shard}; expected 0 to {self.layout.shards[-1]}")
         lo, hi = self.layout.bounds(shard)
+        for layer, width in self.layout.layers.items():
+            if blocks[layer].shape != (hi - lo, width):
+                raise ValueError(
+                    f"{layer}: shard {shard} has shape {hi - lo, width}, got {blocks[layer].shape}"
+                )
         group = zarr.open_group(self.path, mode="r+", zarr_format=3)
         for layer in self.layout.layers:
             with np.errstate(over="ignore"):
@@ -69,10 +79,21 @@ class StoreWriter(FeatureStore):
         for layer in self.layout.layers:
             for shard in self.layout.shards:
                 self.shard(layer, shard)
-        group = zarr.open_group(self.path, mode="r+", zarr_format=3)
-        attrs = {key: value for key, value in self.attrs.items() if key != "digest"}
-        self.attrs = attrs | {"digest": metadata_digest_of(self.address, attrs)}
-        group.attrs[ATTRIBUTE] = self.attrs
+        for name in self.columns:
+            self.column(name)
+        if "digest" in self.attrs:
+            if fault := self.metadata_fault():
+                raise DamagedError(f"{self.path}: {fault}", self)
+            return
+        attrs = self.attrs | {"digest": metadata_digest_of(self.address, self.attrs)}
+        try:
+            zarr.open_group(self.path, mode="r+", zarr_format=3).attrs[ATTRIBUTE] = attrs
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: cannot be finished ({error.strerror or error}); nothing written "
+                "so far is lost: make room and run again"
+            ) from error
+        self.attrs = attrs
 
 
 def create_store(
@@ -89,19 +110,19 @@ def create_store(
     Raises:
         StoreError: The folder cannot be written to.
     """
-    if not path.exists():
-        # Under another name first: a store that has its name has all its metadata.
-        new = path.with_name(path.name + ".new")
-        try:
+    # Under another name first: a store that has its name has all its metadata.
+    new = path.with_name(path.name + ".new")
+    try:
+        if not path.exists():
             shutil.rmtree(new, ignore_errors=True)
             new.parent.mkdir(parents=True, exist_ok=True)
             _lay_out(new, layout, made_by, columns)
             new.rename(path)
-        except OSError as error:
-            raise StoreError(
-                f"{path}: cannot create a store here ({error.strerror or error}); make room, or "
-                "set FC7CACHE_SCRATCH to a folder that can be written to"
-            ) from error
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot create a store here ({error.strerror or error}); make room, or "
+            "set FC7CACHE_SCRATCH to a folder that can be written to"
+        ) from error
     return StoreWriter(path)
 
 
@@ -125,9 +146,11 @@ def publish(store: StoreWriter, target: Path) -> None:
             target.rename(old)
         new.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, shutil.Error) as error:
+    except OSError as error:
+        # shutil.Error is an OSError too, with one (source, target, why) for every file.
+        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error
         raise StoreError(
-            f"{target}: cannot publish the store ({error}); the features are kept in "
+            f"{target}: cannot publish the store ({why}); the features are kept in "
             f"{store.path}: make room and run again"
         ) from error
 
@@ -144,6 +167,7 @@ def _link_or_copy(source: str, target: str) -> None:
 def _lay_out(path: Path, layout: Layout, made_by: Mapping[str, Any], columns: Columns) -> None:
     group = zarr.create_group(path, zarr_format=3)
     codecs = [ZstdCodec(level=3), Crc32cCodec()]
+    widths = set(layout.layers.values())
     for name, width in layout.layers.items():
         group.create_array(
             name,
@@ -153,7 +177,7 @@ def _lay_out(path: Path, layout: Layout, made_by: Mapping[str, Any], columns: Co
             dtype=layout.dtype,
             fill_value=np.nan,
             compressors=codecs,
-            dimension_names=("image", "feature"),
+            dimension_names=("image", "feature" if len(widths) == 1 else f"{name}_feature"),
             config={"write_empty_chunks": True},
         )
     for name, values in columns.items():

@@ -72,7 +72,7 @@ def fetch_archive(source: str, part: str, md5: str) -> Path:
             downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
         )
     except (requests.RequestException, OSError, ValueError) as error:
-        reason = re.sub(r"\s+", " ", str(error))[:160]
+        reason = re.sub(r"\s+", " ", str(error))[:300]
         raise InputError(
             f"cannot fetch {address} (expected md5 {md5}): {reason}. Put the file at {path} "
             "yourself and run again, or set prepare.source to a directory that has it. "
@@ -93,7 +93,7 @@ class Archive:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{path}: expected a zip archive, got {error}; run `dvc repro prepare`"
             ) from error
@@ -111,7 +111,14 @@ class Archive:
             raise InputError(
                 f"{self.path}: {member} is listed but not in the archive; fetch the archive anew"
             ) from error
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            OSError,
+            EOFError,
+            RuntimeError,
+        ) as error:
             raise InputError(
                 f"{self.path}: {member} is damaged ({error}); fetch the archive anew"
             ) from error

@@ -11,6 +11,8 @@ Glossary: N rows, D features, C classes, H hidden units.
 import itertools
 import json
 import warnings
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -243,9 +245,10 @@ class LogisticHead(Head):
             if accuracy > best:
                 best = accuracy
                 self.chosen_ = f"C = {C:g}"
-                self.layers_ = [
-                    (model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32))
-                ]
+                w, b = model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)
+                if w.shape[1] == 1:  # of two classes, scikit-learn keeps the second's score
+                    w, b = np.concatenate([0 * w, w], axis=1), np.concatenate([0 * b, b])
+                self.layers_ = [(w, b)]
             bar.set_postfix_str(f"C {C:g}, validation {100 * accuracy:.1f} %")
             bar.update()
         bar.close()
@@ -272,8 +275,12 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
         settings = document["settings"]
         head = TypeAdapter(KINDS[settings["kind"]]).validate_json(json.dumps(settings))
         head.chosen_, head.history_ = document["chosen"], document["history"]
+        facts = document["facts"]
         head.scaling_ = Scaling(head.scaling)
-        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+        with (
+            (folder / "arrays.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             if head.scaling == "standardize":
                 head.scaling_.mean_, head.scaling_.scale_ = arrays["mean"], arrays["scale"]
             head.classes_ = arrays["classes"]
@@ -285,6 +292,15 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
         raise InputError(
             f"{folder}: no trained head ({error.filename} is missing); run `dvc repro`"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise InputError(f"{folder}: not a saved head: {error}; run `dvc repro`") from error
-    return head, document["facts"]
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder}: not a saved head: {reason}; run `dvc repro`") from error
+    return head, facts

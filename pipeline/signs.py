@@ -27,7 +27,8 @@ def read_csv(archive: Archive, member: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(io.BytesIO(archive.read(member)), sep=";", dtype=str)
     except ValueError as error:  # pandas' own errors are of this kind
-        raise InputError(f"{where}: not a semicolon-separated table: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}: not a semicolon-separated table: {reason}") from error
     if missing := [name for name in _CSV_COLUMNS if name not in table.columns]:
         raise InputError(
             f"{where}: no column {missing[0]!r}; expected {';'.join(_CSV_COLUMNS)}, "
@@ -35,7 +36,7 @@ def read_csv(archive: Archive, member: str) -> pd.DataFrame:
         )
     try:
         table = table.astype(dict.fromkeys(_CSV_COLUMNS[1:], int))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{where}: expected whole numbers, got {error}") from error
     unknown = table[~table["ClassId"].isin(range(len(CLASS_NAMES)))]
     if len(unknown):

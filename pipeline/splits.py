@@ -43,4 +43,10 @@ def split_by_track(
         tracks, test_size=n_val, stratify=label[first], random_state=seed
     )
     val = np.isin(track, held_out)
+    for side in (label[val], label[~val]):
+        if len(np.unique(side)) < len(classes):
+            raise ValueError(
+                f"split.val_fraction {val_fraction} leaves a class without a track on one side; "
+                "choose it nearer to 0.5"
+            )
     return np.flatnonzero(~val), np.flatnonzero(val)

@@ -109,7 +109,7 @@ def _fetch(location: str, sha256: str | None) -> Path:
             downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
         )
     except (requests.RequestException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"cannot fetch {location} (expected sha256 {sha256}): {reason}. Put the file at "
             f"{DOWNLOADS / name} yourself and run again, or name it in base.weights. "
@@ -131,17 +131,20 @@ def _checked(
         raise InputError(f"{path}: {name} is no array of floating-point numbers")
     if array.shape != shape:
         raise InputError(f"{path}: {name} has shape {array.shape}; expected {shape}")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise InputError(f"{path}: {name} holds values that are not finite")
-    return array.astype(np.float32)
+    return array
 
 
 def _read_npz(path: Path, shapes: Shapes) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # np.load leaves a file open that it opened and cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             # Present but unwanted arrays (fc8, 16 MB) stay unread; their names serve the message.
             return {name: arrays[name] if name in shapes else None for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: expected a .npz of plain arrays, got {error}") from error
 
 
