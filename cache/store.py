@@ -1,5 +1,6 @@
 """Opening and reading a store."""
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -132,6 +133,34 @@ class FeatureStore:
             DamagedError: Lost or altered bytes.
         """
         return self._read(layer, *self.layout.bounds(shard))
+
+    def shard_fault(self, layer: str, shard: int) -> DamagedError | None:
+        """What is wrong with one shard file, all of it read and decoded; None if nothing is.
+
+        A chunk's checksum says that it is whole, not that it is the one written here; the sha256
+        that `finish` noted says both.
+        """
+        try:
+            self.shard(layer, shard)
+        except DamagedError as error:
+            return error
+        try:
+            noted = self.attrs["sha256"][layer][shard]
+        except (KeyError, IndexError, TypeError):
+            return None  # not finished, or edited, which `metadata_fault` tells
+        if noted == self.shard_sha256(layer, shard):
+            return None
+        where = f"{self.address}: {shard_key(layer, shard)}"
+        return DamagedError(
+            f"{where} is damaged (whole, but not what was written); run `fc7cache repair`",
+            self,
+            shard,
+        )
+
+    def shard_sha256(self, layer: str, shard: int) -> str:
+        """sha256 of a shard file's bytes."""
+        filesystem, root = fsspec.core.url_to_fs(self.address)
+        return hashlib.sha256(filesystem.cat_file(f"{root}/{shard_key(layer, shard)}")).hexdigest()
 
     def features(self, layer: str, rows: NDArray[np.int64] | None = None) -> Block:
         """Features of the rows asked for, in that order, or of all.

@@ -52,10 +52,8 @@ def verify(
             findings += _compared(name, values, expected[name])
     layers = store.layout.layers
     for layer, shard in progress([(k, s) for k in layers for s in store.layout.shards]):
-        try:
-            store.shard(layer, shard)
-        except DamagedError as error:
-            findings.append(Finding(shard, str(error)))
+        if damage := store.shard_fault(layer, shard):
+            findings.append(Finding(shard, str(damage)))
     return findings
 
 

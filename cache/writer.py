@@ -78,22 +78,22 @@ class StoreWriter(FeatureStore):
             raise DamagedError(f"{self.path}: not finished, shard {min(missing)} is missing")
         for layer in self.layout.layers:
             for shard in self.layout.shards:
-                self.shard(layer, shard)
+                if error := self.shard_fault(layer, shard):
+                    raise error
         for name in self.columns:
             self.column(name)
         if "digest" in self.attrs:
             if fault := self.metadata_fault():
                 raise DamagedError(f"{self.path}: {fault}", self)
             return
-        attrs = self.attrs | {"digest": metadata_digest_of(self.address, self.attrs)}
-        try:
-            zarr.open_group(self.path, mode="r+", zarr_format=3).attrs[ATTRIBUTE] = attrs
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: cannot be finished ({error.strerror or error}); nothing written "
-                "so far is lost: make room and run again"
-            ) from error
-        self.attrs = attrs
+        attrs = self.attrs | {
+            "sha256": {
+                layer: [self.shard_sha256(layer, shard) for shard in self.layout.shards]
+                for layer in self.layout.layers
+            }
+        }
+        digest = metadata_digest_of(self.address, attrs)
+        _write_attributes(self, attrs | {"digest": digest})
 
 
 def create_store(
@@ -155,6 +155,17 @@ def publish(store: StoreWriter, target: Path) -> None:
         ) from error
 
 
+def _write_attributes(store: FeatureStore, attrs: dict[str, Any]) -> None:
+    try:
+        zarr.open_group(store.address, mode="r+", zarr_format=3).attrs[ATTRIBUTE] = attrs
+    except OSError as error:
+        raise StoreError(
+            f"{store.address}: cannot be written to ({error.strerror or error}); nothing written "
+            "so far is lost: make room and run again"
+        ) from error
+    store.attrs = attrs
+
+
 def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
@@ -199,5 +210,9 @@ def discard(store: FeatureStore, shard: int) -> None:
     """Remove what is damaged from a local store: one shard's files, or, for -1, the whole store."""
     if shard < 0:
         shutil.rmtree(store.address)
+        return
+    # No longer finished: a shard written anew may differ in its bits.
+    kept = {k: v for k, v in store.attrs.items() if k not in ("digest", "sha256")}
+    _write_attributes(store, kept)
     for layer in store.layout.layers:
         (Path(store.address) / shard_key(layer, shard)).unlink(missing_ok=True)
