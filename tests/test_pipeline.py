@@ -1,18 +1,26 @@
 """The whole graph under DVC, on drawn signs and a narrow base."""
 
 import glob
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from conftest import Workspace
+from PIL import Image, ImageOps
+from ruamel.yaml import YAML
 
 from cache.store import open_store
+from pipeline.archives import NAMES
+from stages.demo import checksums
 
 HEADS = ["train@softmax", "train@mlp", "train@logistic"]
 RAN = re.compile(r"^Running stage '([\w@]+)'", re.MULTILINE)
@@ -139,3 +147,39 @@ def test_bad_settings_end_with_one_line_and_nothing_half_written(finished: Works
         assert message in errors[0]
         assert "Traceback" not in printed
         assert shas(finished.root / "data/features.zarr") == before
+
+
+def test_changed_archives_cost_the_new_images_only(finished: Workspace, tmp_path: Path) -> None:
+    index = pd.read_csv(finished.root / "data/index.csv")
+    source = YAML(typ="safe").load(finished.root / "params.yaml")["prepare"]["source"]
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    with zipfile.ZipFile(Path(source) / NAMES["train"]) as archive:
+        members = {name: archive.read(name) for name in reversed(archive.namelist())}
+    track = "GTSRB/Final_Training/Images/00014/00000_"
+    rows = members[csv := "GTSRB/Final_Training/Images/00014/GT-00014.csv"].decode().splitlines()
+    kept = [row for row in rows if not row.startswith("00000_")]  # eight images dropped
+    for frame, old in ((8, 0), (9, 1)):  # two added: upside down, so as to be new
+        image = Image.open(io.BytesIO(members[f"{track}{old:05}.ppm"]))
+        ppm = io.BytesIO()
+        ImageOps.flip(image).save(ppm, "PPM")
+        members[f"{track.replace('00000_', '00001_')}{frame:05}.ppm"] = ppm.getvalue()
+        listed = next(row for row in rows if row.startswith(f"00000_{old:05}"))
+        kept.append(listed.replace(f"00000_{old:05}", f"00001_{frame:05}"))
+    members[csv] = "\r\n".join(kept).encode()
+    with zipfile.ZipFile(changed / NAMES["train"], "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    for part in ("test", "test_labels"):
+        shutil.copyfile(Path(source) / NAMES[part], changed / NAMES[part])
+    finished.set("prepare", source=str(changed), md5=checksums(changed))
+    finished.repro("extract")
+    assert {k: summary(finished)[k] for k in ("rows", "forwarded", "reused")} == {
+        "rows": len(index) - 6,
+        "forwarded": 2,
+        "reused": len(index) - 8,
+    }
+    grown = shas(finished.root / "data/features.zarr")
+    finished.repro("-f", "-s", "extract", FC7CACHE_SCRATCH=str(tmp_path / "empty"))
+    assert summary(finished)["forwarded"] == len(index) - 6
+    assert shas(finished.root / "data/features.zarr") == grown
