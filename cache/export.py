@@ -57,14 +57,14 @@ def _parquet(store: FeatureStore, layer: str, path: Path) -> None:
     for name in store.columns:
         values = store.column(name)
         columns[name] = [v.tobytes().hex() for v in values] if values.ndim == 2 else values
-    writer = None
-    for shard in store.layout.shards:
-        lo, hi = store.layout.bounds(shard)
-        block = store.shard(layer, shard)
-        width = block.shape[1]
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), width)
-        table = pa.table({k: v[lo:hi] for k, v in columns.items()} | {"features": flat})
-        writer = writer or pq.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
+    width = store.layout.layers[layer]
+    features = pa.list_(pa.from_numpy_dtype(np.dtype(store.layout.dtype)), width)
+    fields = [(name, pa.array(values[:1]).type) for name, values in columns.items()]
+    schema = pa.schema([*fields, ("features", features)])
+    with pq.ParquetWriter(path, schema) as writer:
+        for shard in store.layout.shards:
+            lo, hi = store.layout.bounds(shard)
+            flat = pa.array(store.shard(layer, shard).ravel())
+            block = pa.FixedSizeListArray.from_arrays(flat, width)
+            table = {name: values[lo:hi] for name, values in columns.items()}
+            writer.write_table(pa.table(table | {"features": block}, schema=schema))

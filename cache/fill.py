@@ -59,7 +59,10 @@ class _Rows:
         """The next rows of every layer; empty if none are asked for."""
         held = sum(map(_length, self._rest))
         while held < rows:
-            self._rest.append(next(self._blocks))
+            block = next(self._blocks, None)
+            if block is None:
+                raise ValueError(f"features of {rows} rows were planned, {held} came")
+            self._rest.append(block)
             held += _length(self._rest[-1])
         if not rows:
             return {}

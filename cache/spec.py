@@ -74,6 +74,11 @@ def shard_key(layer: str, shard: int) -> str:
     return f"{layer}/c/{shard}/0"
 
 
+def column_key(name: str, dimensions: int) -> str:
+    """The column's one file, relative to the store."""
+    return "/".join([name, "c", *["0"] * dimensions])
+
+
 def canonical(value: Any) -> bytes:
     """JSON with one spelling for one value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

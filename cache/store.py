@@ -18,6 +18,7 @@ from cache.spec import (
     ATTRIBUTE,
     FORMAT,
     Layout,
+    column_key,
     fingerprint,
     metadata_digest,
     shard_key,
@@ -144,23 +145,32 @@ class FeatureStore:
             self.shard(layer, shard)
         except DamagedError as error:
             return error
+        return self._altered(shard_key(layer, shard), shard)
+
+    def column_fault(self, name: str) -> DamagedError | None:
+        """What is wrong with a column; see `shard_fault`."""
         try:
-            noted = self.attrs["sha256"][layer][shard]
-        except (KeyError, IndexError, TypeError):
-            return None  # not finished, or edited, which `metadata_fault` tells
-        if noted == self.shard_sha256(layer, shard):
+            values = self.column(name)
+        except DamagedError as error:
+            return error
+        return self._altered(column_key(name, values.ndim), -1)
+
+    def sha256(self, key: str) -> str:
+        """sha256 of a file's bytes."""
+        filesystem, root = fsspec.core.url_to_fs(self.address)
+        return hashlib.sha256(filesystem.cat_file(f"{root}/{key}")).hexdigest()
+
+    def _altered(self, key: str, shard: int) -> DamagedError | None:
+        noted = self.attrs.get("sha256")
+        # Where there is no note, it is not finished, or edited, which `metadata_fault` tells.
+        if not isinstance(noted, dict) or key not in noted or noted[key] == self.sha256(key):
             return None
-        where = f"{self.address}: {shard_key(layer, shard)}"
         return DamagedError(
-            f"{where} is damaged (whole, but not what was written); run `fc7cache repair`",
+            f"{self.address}: {key} is damaged (whole, but not what was written); "
+            "run `fc7cache repair`",
             self,
             shard,
         )
-
-    def shard_sha256(self, layer: str, shard: int) -> str:
-        """sha256 of a shard file's bytes."""
-        filesystem, root = fsspec.core.url_to_fs(self.address)
-        return hashlib.sha256(filesystem.cat_file(f"{root}/{shard_key(layer, shard)}")).hexdigest()
 
     def features(self, layer: str, rows: NDArray[np.int64] | None = None) -> Block:
         """Features of the rows asked for, in that order, or of all.

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import DamagedError
 from cache.spec import Columns
 from cache.store import FeatureStore
 
@@ -40,11 +39,10 @@ def verify(
     for name in sorted(set(expected or ()) - set(store.columns)):
         findings.append(Finding(-1, f"column {name} is not there"))
     for name in store.columns:
-        try:
-            values = store.column(name)
-        except DamagedError as error:
-            findings.append(Finding(-1, str(error)))
+        if damage := store.column_fault(name):
+            findings.append(Finding(-1, str(damage)))
             continue
+        values = store.column(name)
         if len(values) != store.layout.rows:
             problem = f"column {name} has {len(values)} rows; expected {store.layout.rows}"
             findings.append(Finding(-1, problem))

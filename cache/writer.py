@@ -12,7 +12,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from cache.errors import DamagedError, StoreError
-from cache.spec import ATTRIBUTE, Columns, Layout, attributes, shard_key
+from cache.spec import ATTRIBUTE, Columns, Layout, attributes, column_key, shard_key
 from cache.store import Block, FeatureStore, metadata_digest_of
 
 
@@ -81,17 +81,15 @@ class StoreWriter(FeatureStore):
                 if error := self.shard_fault(layer, shard):
                     raise error
         for name in self.columns:
-            self.column(name)
+            if error := self.column_fault(name):
+                raise error
         if "digest" in self.attrs:
             if fault := self.metadata_fault():
                 raise DamagedError(f"{self.path}: {fault}", self)
             return
-        attrs = self.attrs | {
-            "sha256": {
-                layer: [self.shard_sha256(layer, shard) for shard in self.layout.shards]
-                for layer in self.layout.layers
-            }
-        }
+        keys = [shard_key(k, shard) for k in self.layout.layers for shard in self.layout.shards]
+        keys += [column_key(name, self.column(name).ndim) for name in self.columns]
+        attrs = self.attrs | {"sha256": {key: self.sha256(key) for key in keys}}
         digest = metadata_digest_of(self.address, attrs)
         _write_attributes(self, attrs | {"digest": digest})
 
@@ -100,6 +98,8 @@ def create_store(
     path: Path, layout: Layout, made_by: Mapping[str, Any], columns: Columns
 ) -> StoreWriter:
     """Lay out an empty store, columns written, no shard yet; or go on with the one there.
+
+    One that cannot be opened any more is made anew.
 
     Args:
         path: Local; its parent is created.
@@ -113,6 +113,8 @@ def create_store(
     # Under another name first: a store that has its name has all its metadata.
     new = path.with_name(path.name + ".new")
     try:
+        if path.exists() and not _opens(path):
+            shutil.rmtree(path)
         if not path.exists():
             shutil.rmtree(new, ignore_errors=True)
             new.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +126,14 @@ def create_store(
             "set FC7CACHE_SCRATCH to a folder that can be written to"
         ) from error
     return StoreWriter(path)
+
+
+def _opens(path: Path) -> bool:
+    try:
+        FeatureStore(str(path))
+    except StoreError:
+        return False
+    return True
 
 
 def publish(store: StoreWriter, target: Path) -> None:
@@ -170,7 +180,7 @@ def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
             raise
         shutil.copyfile(source, target)
 
@@ -211,8 +221,11 @@ def discard(store: FeatureStore, shard: int) -> None:
     if shard < 0:
         shutil.rmtree(store.address)
         return
-    # No longer finished: a shard written anew may differ in its bits.
-    kept = {k: v for k, v in store.attrs.items() if k not in ("digest", "sha256")}
+    keys = [shard_key(layer, shard) for layer in store.layout.layers]
+    for key in keys:  # before the note on it: killed in between, it is missing, not trusted
+        (Path(store.address) / key).unlink(missing_ok=True)
+    # No longer finished: a shard written anew may differ in its bits. The others may not.
+    kept = {key: value for key, value in store.attrs.items() if key != "digest"}
+    if isinstance(noted := kept.get("sha256"), dict):
+        kept["sha256"] = {key: value for key, value in noted.items() if key not in keys}
     _write_attributes(store, kept)
-    for layer in store.layout.layers:
-        (Path(store.address) / shard_key(layer, shard)).unlink(missing_ok=True)

@@ -71,8 +71,8 @@ def real(tmp_path: Path, small: Path) -> Workspace:
         "base", variant="torchvision", weights=WEIGHTS, sha256=sha256(WEIGHTS), layers=["pool5"]
     )
     workspace.set("split", val_fraction=0.2)
-    workspace.set("heads.softmax", epochs=20)
-    workspace.set("heads.mlp", epochs=20, hidden=128)
+    workspace.set("heads.softmax", epochs=60, patience=20, batch_rows=16)
+    workspace.set("heads.mlp", epochs=60, patience=20, batch_rows=16, hidden=128)
     workspace.set("heads.logistic", C=[100], max_iter=100)
     return workspace
 

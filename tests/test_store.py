@@ -34,14 +34,15 @@ from stores import (
     features_for,
     make_store,
     start_store,
+    swap_shards,
     write,
 )
 
 from cache.errors import DamagedError, StoreError
 from cache.export import export
 from cache.spec import ATTRIBUTE, FORMAT, Layout
-from cache.store import FeatureStore, open_store
-from cache.writer import StoreWriter, create_store, publish
+from cache.store import Block, FeatureStore, open_store
+from cache.writer import StoreWriter, create_store, discard, publish
 
 LAYOUTS = {
     "several layers": SMALL,
@@ -151,20 +152,17 @@ def test_metadata_holds_no_time_place_or_machine(sound: FeatureStore) -> None:
         assert not re.search(r"20\d\d-\d\d|\d\d:\d\d|\b1[6-9]\d{8}\b", text)
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """What a writer left that was killed before its first, second, … touch of the disk."""
-    root = tmp_path_factory.mktemp("killed")
-    make_store(root / "old.zarr", killer.LAYOUT, features_for(killer.LAYOUT, seed=1))
+def kill(root: Path, job: Callable[[Path], None], least: int) -> list[Path]:
+    """What a job left of ROOT/before that was killed before its first, second, … touch."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     subprocess.run(
-        [sys.executable, killer.__file__, root],
+        [sys.executable, killer.__file__, root, job.__name__],
         env=os.environ | {"PYTHONPATH": path},
         check=True,
         timeout=120,
     )
     left = sorted((p for p in root.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    assert len(left) > 30
+    assert len(left) > least
     return left
 
 
@@ -173,11 +171,13 @@ def made_for_killer(path: Path) -> StoreWriter:
     return make_store(path, killer.LAYOUT, columns=killer.COLUMNS)
 
 
-def test_killed_anywhere_resumes_to_the_same_bytes(killed: list[Path], tmp_path: Path) -> None:
+def test_killed_anywhere_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     reference = digests(made_for_killer(tmp_path / "s.zarr").path)
-    old = digests(killed[0].parent / "old.zarr")
+    before = tmp_path / "before" / "data" / "features.zarr"
+    make_store(before, killer.LAYOUT, features_for(killer.LAYOUT, seed=1))
+    old = digests(before)
     states, partial = set(), 0
-    for folder in killed:
+    for folder in kill(tmp_path, killer.make_and_publish, least=30):
         target, unfinished = folder / "data" / "features.zarr", folder / "s.zarr"
         state = "absent"
         if target.exists():
@@ -200,6 +200,27 @@ def test_killed_anywhere_resumes_to_the_same_bytes(killed: list[Path], tmp_path:
         assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert states == {"old", "absent", "new"}
     assert partial
+
+
+def recover(path: Path, features: dict[str, Block]) -> None:
+    """Discard what is damaged and write it anew, as `stages.extract` does."""
+    while True:
+        store = StoreWriter(path)
+        write(store, features, set(store.layout.shards) - set(store.present_shards()))
+        try:
+            return store.finish()
+        except DamagedError as error:
+            discard(error.store, error.shard)
+
+
+def test_killed_discard_recovers_the_same_bytes(tmp_path: Path) -> None:
+    layout = Layout(8, {"fc7": 2}, shard_rows=4, chunk_rows=2)
+    path = make_store(tmp_path / "before" / "s.zarr", layout).path
+    reference = digests(path)
+    swap_shards(path, "fc7")
+    for folder in kill(tmp_path, killer.discard_shard, least=2):
+        recover(folder / "s.zarr", features_for(layout))
+        assert digests(folder / "s.zarr") == reference, folder.name
 
 
 def test_half_made_store_is_not_taken_for_one(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from stores import (
     features_for,
     make_store,
     start_store,
+    swap_shards,
 )
 
 from cache.describe import BINS, statistics, stored_nbytes
@@ -198,11 +199,16 @@ def test_findings_name_every_damaged_shard_of_every_layer(sound: Path) -> None:
 
 
 def test_swapped_shards_are_found(sound: Path) -> None:
-    first, second = (sound / "fc7" / "c" / shard / "0" for shard in "01")
-    first.rename(sound / "aside")
-    second.rename(first)
-    (sound / "aside").rename(second)
+    swap_shards(sound, "fc7")
     assert damaged_shards(found(sound)) == [0, 1]
+
+
+@pytest.mark.parametrize("file", ["fc7/c/1/0", "label/c/0", "image_id/c/0", "sha256/c/0/0"])
+def test_file_of_another_store_is_found(sound: Path, tmp_path: Path, file: str) -> None:
+    columns = {name: values[::-1] for name, values in columns_for(SMALL.rows).items()}
+    other = make_store(tmp_path / "b.zarr", SMALL, features_for(SMALL, seed=1), columns=columns)
+    shutil.copyfile(other.path / file, sound / file)
+    assert found(sound)
 
 
 def test_unfinished_store_is_found(tmp_path: Path) -> None:
