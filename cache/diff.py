@@ -52,6 +52,8 @@ class Difference:
 def diff(a: FeatureStore, b: FeatureStore, rtol: float) -> Difference:
     """Compare two stores, whatever the order of their rows and the size of their shards.
 
+    Columns are compared where both stores have them.
+
     Args:
         a: The reference.
         b: The other.

@@ -51,6 +51,7 @@ class FeatureStore:
             DamagedError: Attributes or metadata that do not fit together.
         """
         self.address = str(address)
+        self._checked: set[str] = set()  # files whose sha256 was found to be the noted one
         try:
             self.group = zarr.open_group(self.address, mode="r", zarr_format=3)
             attrs: dict[str, Any] = dict(self.group.attrs)[ATTRIBUTE]  # type: ignore[assignment]
@@ -118,14 +119,19 @@ class FeatureStore:
         """
         try:
             array = self._array(name)
+            self._check(column_key(name, array.ndim))
             if array.nchunks_initialized < array.nchunks:  # it would read as zeros
                 raise ValueError("its file is lost")
             values = np.asarray(array[:])
+        except DamagedError:
+            raise
         except _UNREADABLE as error:
             raise DamagedError(
                 f"{self.address}: column {name} is damaged: {error}", self
             ) from error
-        return values.astype(object).astype(str) if values.dtype.kind in "OT" else values
+        if values.dtype.kind != "T":
+            return values
+        return values.astype(f"U{max(1, int(np.strings.str_len(values).max()))}")
 
     def shard(self, layer: str, shard: int) -> Block:
         """All rows of one shard: (rows, D).
@@ -136,41 +142,17 @@ class FeatureStore:
         return self._read(layer, *self.layout.bounds(shard))
 
     def shard_fault(self, layer: str, shard: int) -> DamagedError | None:
-        """What is wrong with one shard file, all of it read and decoded; None if nothing is.
-
-        A chunk's checksum says that it is whole, not that it is the one written here; the sha256
-        that `finish` noted says both.
-        """
+        """What is wrong with one shard file, all of it read and decoded; None if nothing is."""
         try:
             self.shard(layer, shard)
         except DamagedError as error:
             return error
-        return self._altered(shard_key(layer, shard), shard)
-
-    def column_fault(self, name: str) -> DamagedError | None:
-        """What is wrong with a column; see `shard_fault`."""
-        try:
-            values = self.column(name)
-        except DamagedError as error:
-            return error
-        return self._altered(column_key(name, values.ndim), -1)
+        return None
 
     def sha256(self, key: str) -> str:
         """sha256 of a file's bytes."""
         filesystem, root = fsspec.core.url_to_fs(self.address)
         return hashlib.sha256(filesystem.cat_file(f"{root}/{key}")).hexdigest()
-
-    def _altered(self, key: str, shard: int) -> DamagedError | None:
-        noted = self.attrs.get("sha256")
-        # Where there is no note, it is not finished, or edited, which `metadata_fault` tells.
-        if not isinstance(noted, dict) or key not in noted or noted[key] == self.sha256(key):
-            return None
-        return DamagedError(
-            f"{self.address}: {key} is damaged (whole, but not what was written); "
-            "run `fc7cache repair`",
-            self,
-            shard,
-        )
 
     def features(self, layer: str, rows: NDArray[np.int64] | None = None) -> Block:
         """Features of the rows asked for, in that order, or of all.
@@ -199,6 +181,27 @@ class FeatureStore:
             out[wanted] = self._read(layer, lo, hi)[rows[wanted] - lo]
         return out
 
+    def _check(self, key: str, shard: int = -1) -> None:
+        """Hold a file against the sha256 that `finish` noted, once for each opened store.
+
+        A chunk's own checksum says that it is whole, not that it is the one written here.
+        """
+        noted = self.attrs.get("sha256")
+        # Where there is no note, it is not finished, or edited, which `metadata_fault` tells.
+        if key in self._checked or not isinstance(noted, dict) or key not in noted:
+            return
+        try:
+            same = noted[key] == self.sha256(key)
+        except OSError:
+            return  # lost, which reading it tells
+        if not same:
+            raise DamagedError(
+                f"{self.address}: {key} is damaged (not what was written); run `fc7cache repair`",
+                self,
+                shard,
+            )
+        self._checked.add(key)
+
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self.group[name]
         if not isinstance(array, zarr.Array):
@@ -207,6 +210,7 @@ class FeatureStore:
 
     def _read(self, layer: str, lo: int, hi: int) -> Block:
         shard = lo // self.layout.shard_rows
+        self._check(shard_key(layer, shard), shard)
         where = f"{self.address}: {shard_key(layer, shard)}"
         try:
             block = np.asarray(self._array(layer)[lo:hi])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.errors import DamagedError
 from cache.spec import Columns
 from cache.store import FeatureStore
 
@@ -39,10 +40,11 @@ def verify(
     for name in sorted(set(expected or ()) - set(store.columns)):
         findings.append(Finding(-1, f"column {name} is not there"))
     for name in store.columns:
-        if damage := store.column_fault(name):
-            findings.append(Finding(-1, str(damage)))
+        try:
+            values = store.column(name)
+        except DamagedError as error:
+            findings.append(Finding(-1, str(error)))
             continue
-        values = store.column(name)
         if len(values) != store.layout.rows:
             problem = f"column {name} has {len(values)} rows; expected {store.layout.rows}"
             findings.append(Finding(-1, problem))

@@ -81,8 +81,7 @@ class StoreWriter(FeatureStore):
                 if error := self.shard_fault(layer, shard):
                     raise error
         for name in self.columns:
-            if error := self.column_fault(name):
-                raise error
+            self.column(name)
         if "digest" in self.attrs:
             if fault := self.metadata_fault():
                 raise DamagedError(f"{self.path}: {fault}", self)
@@ -131,7 +130,11 @@ def create_store(
 def _opens(path: Path) -> bool:
     try:
         FeatureStore(str(path))
-    except StoreError:
+    except StoreError as error:
+        cause = error.__cause__
+        lost = isinstance(cause, FileNotFoundError)
+        if cause is None or (isinstance(cause, OSError) and not lost):
+            raise  # another format, or the disk's fault: not ours to delete
         return False
     return True
 

@@ -132,11 +132,13 @@ def layers_up_to(variant: str, taps: Sequence[str]) -> tuple[Layer, ...]:
     """The network's layers as far as the deepest tap; nothing behind it needs computing.
 
     Raises:
-        ValueError: A tap that the network does not have.
+        ValueError: A tap that the network does not have, one named twice, or none.
     """
     for tap in taps:
         if tap not in TAPS:
             raise ValueError(f"no layer {tap!r} to read; choose from {', '.join(TAPS)}")
+    if not taps or len(set(taps)) < len(taps):
+        raise ValueError(f"expected each layer once, got {', '.join(taps) or 'none'}")
     layers = VARIANTS[variant].layers
     names = [layer.name for layer in layers]
     return layers[: 1 + max(names.index(tap) for tap in taps)]

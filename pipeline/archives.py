@@ -2,6 +2,7 @@
 
 import lzma
 import re
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -69,7 +70,7 @@ def fetch_archive(source: str, part: str, md5: str) -> Path:
             known_hash=f"md5:{md5}",
             fname=NAMES[part],
             path=DOWNLOADS,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
+            downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60),
         )
     except (requests.RequestException, OSError, ValueError) as error:
         reason = re.sub(r"\s+", " ", str(error))[:300]

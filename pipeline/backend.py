@@ -1,10 +1,13 @@
 """Keras, imported late and quietly, and the device it computes on."""
 
 import os
+import platform
 import sys
 import tempfile
 from importlib import import_module
 from typing import Any
+
+import PIL
 
 
 def keras() -> Any:
@@ -51,12 +54,12 @@ def device() -> str:
 
 
 def runtime() -> dict[str, str]:
-    """What, beside the settings, the floats depend on: backend, its version, device."""
-    import importlib.metadata as metadata
-
+    """What, beside the settings, the floats depend on: software, its versions, the device."""
     backend = keras().backend.backend()
     return {
-        "backend": f"{backend} {metadata.version(backend)}",
+        "backend": f"{backend} {import_module(backend).__version__}",
         "keras": keras().__version__,
+        "pillow": PIL.__version__,
+        "machine": platform.machine(),
         "device": device(),
     }

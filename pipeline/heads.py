@@ -46,7 +46,8 @@ class Head(ABC):
         scaling: See `pipeline.scaling.Scaling`; fitted on the training rows.
         classes_: (C,) the labels it was trained on, ascending; C counts these.
         layers_: [(W, b), …]: W (D, H) or (D, C) or (H, C) float32, b (H,) or (C,). ReLU between.
-        history_: One entry per candidate that validation chose from: an epoch, or a C.
+        history_: One entry per candidate that validation chose from: "epoch" or "C", "accuracy"
+            and "val_accuracy", shares 0..1.
         chosen_: The choice, in words.
     """
 
@@ -113,6 +114,8 @@ class Head(ABC):
             facts: JSON-ready, kept beside: features, fingerprint, …
         """
         folder.mkdir(parents=True, exist_ok=True)
+        # First gone, last written: arrays never stand beside the settings of another head.
+        (folder / "head.json").unlink(missing_ok=True)
         arrays: dict[str, NDArray[Any]] = {
             f"{part}{number}": array
             for number, pair in enumerate(self.layers_)

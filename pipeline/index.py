@@ -1,5 +1,6 @@
 """The table of images that ``prepare`` writes and everything after it reads."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,15 +25,15 @@ COLUMNS = {
 }
 
 
-def read_index(path: Path) -> pd.DataFrame:
-    """Read the table, with the columns of COLUMNS.
+def read_index(path: Path, columns: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:
+    """Read the table, all of it or some columns.
 
     Raises:
         InputError: Absent, or not such a table.
     """
     try:
-        table = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)
-        return table[list(COLUMNS)]
+        table = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, usecols=list(columns))
+        return table[list(columns)]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no index of images; run `dvc repro prepare`") from error
     except (ValueError, KeyError) as error:

@@ -64,7 +64,7 @@ def listed_images(train: Archive, test: Archive, test_labels: Archive) -> pd.Dat
             bad = rows["Filename"][names.isna().any(axis=1)].iloc[0]
             raise InputError(f"{train.path}: {member}: expected TRACK_FRAME.ppm, got {bad!r}")
         rows["split"], rows["frame"] = "train", names[1].astype(int)
-        rows["track"] = 1000 * rows["ClassId"] + names[0].astype(int)
+        rows["track"] = 100_000 * rows["ClassId"] + names[0].astype(int)
         rows["member"] = folder + "/" + rows["Filename"]
         parts.append(rows)
     rows = read_csv(test_labels, "GT-final_test.csv")

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ def _fetch(location: str, sha256: str | None) -> Path:
             known_hash=f"sha256:{sha256}",
             fname=name,
             path=DOWNLOADS,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
+            downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60),
         )
     except (requests.RequestException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -19,7 +19,7 @@ from cache.verify import verify as findings_of
 from pipeline.index import read_index
 from stages import predict as images
 from stages.console import bar, run
-from stages.extract import INDEX, STORE, columns_of
+from stages.extract import INDEX, STORE, STORED, columns_of
 from stages.params import load_params
 from stages.repair import recompute
 from stages.repair import repair as repair_store
@@ -44,11 +44,13 @@ def predict(files: Images, head: str | None = None, as_json: Json = False) -> No
     params = load_params()
     answer = images.predict(params, head, images.image_files(files))
     _print_answer(answer, as_json, f"head {answer['head']}", params.base.weights == "seeded")
+    if params.base.crop == "roi" and not as_json:
+        print("The head was trained on crops of the sign; images here are taken whole.")
 
 
 @app.command()
 def classify(files: Images, as_json: Json = False) -> None:
-    """ImageNet classes, through fc8: whether the base itself is sound."""
+    """ImageNet classes, through fc8: a check that the base itself is sound."""
     answer = images.classify(load_params(), images.image_files(files))
     _print_answer(answer, as_json, "ImageNet classes", answer["weights"] == "seeded")
 
@@ -91,17 +93,20 @@ def info(store: Store, as_json: Json = False) -> None:
 def verify(
     store: Store,
     recompute_rows: Annotated[
-        int, typer.Option("--recompute", metavar="N", help="Push N random images through again.")
+        int,
+        typer.Option("--recompute", metavar="N", min=0, help="Push N random images through again."),
     ] = 0,
     rtol: Annotated[
-        float, typer.Option(help="Largest relative error of a recomputed row to accept.")
+        float, typer.Option(min=0, help="Largest relative error of a recomputed row to accept.")
     ] = 1e-4,
-    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of images.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Read every byte: checksums, missing rows, values, row ids. Status 1 if anything is wrong."""
     opened = FeatureStore(store)
-    found = findings_of(opened, _expected(store), lambda s: bar(s, desc="verify", unit=" shards"))
+    found = findings_of(
+        opened, _expected(store, opened), lambda s: bar(s, desc="verify", unit=" shards")
+    )
     problems = [finding.problem for finding in found]
     errors: dict[str, float] = {}
     if recompute_rows and not found:
@@ -135,7 +140,9 @@ def verify(
 def diff(
     a: Annotated[str, typer.Argument(metavar="A")],
     b: Annotated[str, typer.Argument(metavar="B")],
-    rtol: Annotated[float, typer.Option(help="Largest relative error of a row to accept.")] = 0.0,
+    rtol: Annotated[
+        float, typer.Option(min=0, help="Largest relative error of a row to accept.")
+    ] = 0.0,
     as_json: Json = False,
 ) -> None:
     """Compare two stores by image id, whatever their order. Status 1 if they differ."""
@@ -152,7 +159,9 @@ def diff(
 def repair(store: Store = str(STORE)) -> None:
     """Compute the damaged shards again, and only those."""
     opened = FeatureStore(store)
-    found = findings_of(opened, _expected(store), lambda s: bar(s, desc="verify", unit=" shards"))
+    found = findings_of(
+        opened, _expected(store, opened), lambda s: bar(s, desc="verify", unit=" shards")
+    )
     if not found:
         print(f"{store}: sound; nothing to repair")
         return
@@ -214,7 +223,7 @@ def scratch(as_json: Json = False) -> None:
 @app.command()
 def prune(
     older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="Only stores older than this.")
+        float | None, typer.Option(metavar="DAYS", min=0, help="Only stores older than this.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every store in scratch.")] = False,
 ) -> None:
@@ -227,11 +236,11 @@ def prune(
     print(f"removed {len(found)} stores, {sum(e.nbytes for e in found) / 1e6:,.1f} MB")
 
 
-def _expected(store: str) -> Columns | None:
+def _expected(store: str, opened: FeatureStore) -> Columns | None:
     """The index, for the project's own store; another store may hold other images."""
     if Path(store).resolve() != STORE.resolve() or not INDEX.is_file():
         return None
-    return columns_of(read_index(INDEX), load_params().base.crop)
+    return columns_of(read_index(INDEX, STORED), opened.made_by["crop"])
 
 
 def _described(name: str, layer: LayerStatistics) -> str:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 import pipeline
 from pipeline import alexnet, features
-from pipeline.archives import Archive, archive_path
+from pipeline.archives import Archive, fetch_archive
 from pipeline.errors import InputError
 from pipeline.images import decode, pixels
 from pipeline.weights import load_weights, weights_digest
 from stages.params import Params, stated
 
-# Whatever is in these can change a feature, so their text is part of what made it.
+# Whatever is in these, and in this file, can change a feature: their text is part of what made it.
 _CODE = ("alexnet.py", "frozen.py", "features.py", "images.py")
 
 
@@ -49,9 +49,10 @@ class FrozenBase:
     def made_by(self) -> dict[str, Any]:
         """The parts that a feature's value depends on; goes into the store, so no paths here."""
         folder = Path(pipeline.__file__).parent
-        code = b"".join((folder / name).read_bytes() for name in _CODE)
+        code = b"".join(
+            path.read_bytes() for path in (*(folder / n for n in _CODE), Path(__file__))
+        )
         return stated(self.params) | {
-            "weights": "seeded" if self.params.base.weights == "seeded" else "file",
             "weights_sha256": weights_digest(self.weights),
             "code_sha256": hashlib.sha256(code).hexdigest(),
         }
@@ -59,11 +60,13 @@ class FrozenBase:
     def reader(self, index: pd.DataFrame) -> Callable[[int], NDArray[np.uint8]]:
         """A function from a row of the index to the pixels the network is given."""
         roi = index[["roi_x1", "roi_y1", "roi_x2", "roi_y2"]].to_numpy()
-        splits, members = index["split"].to_numpy(str), index["member"].to_numpy(str)
-        digests = index["sha256"].to_numpy(str)
+        # Lists share the table's strings; arrays of text would hold each at four bytes a letter.
+        splits, members = index["split"].to_list(), index["member"].to_list()
+        digests = index["sha256"].to_list()
+        settings = self.params.prepare
         opened = {
-            split: Archive(archive_path(self.params.prepare.source, split))
-            for split in np.unique(splits)
+            split: Archive(fetch_archive(settings.source, split, getattr(settings.md5, split)))
+            for split in sorted(set(splits))
         }
         cropped = self.params.base.crop == "roi"
 

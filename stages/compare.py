@@ -15,10 +15,10 @@ from pipeline.errors import InputError
 from pipeline.heads import Head, load_head
 from pipeline.report import HeadResult, Provenance, render
 from pipeline.scores import Score, score
-from pipeline.splits import split_by_track
 from stages.console import run, say
 from stages.files import write_json, write_table, write_text
 from stages.params import Params, load_params, stated
+from stages.rows import training_rows
 
 STORE = Path("data/features.zarr")
 MODELS = Path("models")
@@ -128,7 +128,7 @@ def provenance(store: FeatureStore, confidence: float) -> Provenance:
         ("Weights", "seeded (random)" if seeded else f"sha256 {made_by['weights_sha256'][:16]}…"),
         ("Layers cached", ", ".join(f"{k} ({v:,})" for k, v in store.layout.layers.items())),
         ("Crop", made_by["crop"]),
-        ("Base pass", f"{summary['forwarded']:,} images at {summary['images_per_second']:g} per s"),
+        ("Last base pass", f"{summary['forwarded']:,} images in {summary['seconds']:g} s"),
         ("Device", f"{summary['device']}, {summary['backend']}"),
         ("Features", store.fingerprint),
     ]
@@ -144,12 +144,13 @@ def main() -> None:
     params = load_params()
     confidence = params.compare.confidence
     store = open_store(STORE, stated(params))
-    split, track, label = (store.column(name) for name in ("split", "track", "label"))
-    train = np.flatnonzero(split == "train")
-    _, val = split_by_track(
-        track[train], label[train], val_fraction=params.split.val_fraction, seed=params.split.seed
-    )
-    rows = {"validation": train[val], "test": np.flatnonzero(split == "test")}
+    _, val = training_rows(store, params)
+    rows = {"validation": val, "test": np.flatnonzero(store.column("split") == "test")}
+    if strays := sorted({path.name for path in MODELS.glob("*")} - set(params.heads)):
+        raise InputError(
+            f"{MODELS / strays[0]}: params.yaml has no such head; remove the folder, "
+            f"{TRAINING / strays[0]}.json and results/history/{strays[0]}.csv, and run again"
+        )
     heads = []
     for name in params.heads:
         result, said = compare_head(params, store, name, rows)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from cache.errors import StoreError
+from cache.errors import DamagedError, StoreError
 from pipeline.errors import InputError
 
 INTERRUPTED = 130  # the shell's status for a process that ^C ended
@@ -20,7 +20,7 @@ _DISK = {
     errno.EDQUOT: "make room and run again",
     errno.EFBIG: "files of this size are not allowed here",
     errno.EROFS: "this must be a folder that can be written to",
-    errno.EACCES: "this must be a folder that can be written to",
+    errno.EACCES: "check the permissions of this file or folder",
 }
 
 # disable=None: no bar where standard error is no terminal.
@@ -35,8 +35,9 @@ def say(line: str) -> None:
 def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
     """Run a program to its exit status.
 
-    A user's mistake ends with one line and status 2; ^C and SIGTERM with a line that says how to
-    go on, and status 130. Anything else is a bug and keeps its traceback.
+    A user's mistake ends with one line and status 2, a damaged store with one and status 1, ^C
+    and SIGTERM with one that says how to go on and status 130. Anything else is a bug and keeps
+    its traceback.
     """
 
     def stop(*_: object) -> None:
@@ -47,6 +48,9 @@ def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
     signal.signal(signal.SIGINT, stop)
     try:
         status = main()
+    except DamagedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except (InputError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,7 @@
 """``extract``: the frozen base over every image once, into the store."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,27 @@ STORE = Path("data/features.zarr")
 SUMMARY = Path("results/extract.json")
 
 
+# What `columns_of` needs of the index.
+STORED = [
+    "image_id",
+    "split",
+    "label",
+    "track",
+    "frame",
+    "sha256",
+    "roi_x1",
+    "roi_y1",
+    "roi_x2",
+    "roi_y2",
+]
+
+
 def columns_of(index: pd.DataFrame, crop: str) -> Columns:
     """What the store keeps beside the features."""
     digests = [bytes.fromhex(digest) for digest in index["sha256"]]
     return {
-        "image_id": index["image_id"].to_numpy(str),
-        "split": index["split"].to_numpy(str),
+        "image_id": index["image_id"].to_numpy(object),
+        "split": index["split"].to_numpy(object),
         "sha256": np.frombuffer(b"".join(digests), np.uint8).reshape(len(index), 32),
         KEYS: input_keys(index, crop),
         **{name: index[name].to_numpy(np.int64) for name in ("label", "track", "frame")},
@@ -104,14 +119,15 @@ def extract(
                 rows = np.concatenate([np.empty(0, np.int64), *(todo.forward for todo in plans)])
                 passes.append(len(rows))
                 say(f"extract: {len(rows)} of {len(index)} images to forward, the rest is known")
-                fill(store, plans, sources, _forwarded(base, base.reader(index), rows))
+                fill(store, plans, sources, _forwarded(base, index, rows))
                 store.finish()
                 break
             except DamagedError as error:
                 # What lies in scratch can be computed again, and is; nothing else is touched.
                 if not isinstance(error.store, FeatureStore) or error.store in dict(extra):
                     raise
-                say(f"extract: {error.store.address}: dropped damaged shard {error.shard}")
+                what = "the whole store" if error.shard < 0 else f"shard {error.shard}"
+                say(f"extract: {error.store.address}: dropped {what}, which is damaged")
                 discard(error.store, error.shard)
         publish(store, target)
     seconds = time.perf_counter() - start
@@ -129,8 +145,9 @@ def extract(
 
 
 def _forwarded(
-    base: FrozenBase, read: Callable[[int], NDArray[np.uint8]], rows: NDArray[np.int64]
+    base: FrozenBase, index: pd.DataFrame, rows: NDArray[np.int64]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
+    read = base.reader(index)  # not before a first row is wanted: it opens the archives
     with bar(total=len(rows), desc="extract", unit=" images") as progress:
         for block in base.forward(loaded_ahead(read, rows.tolist())):
             progress.update(len(next(iter(block.values()))))

@@ -1,4 +1,4 @@
-"""params.yaml, read and checked once. The only module that reads it."""
+"""params.yaml, read and checked. The only module that reads it for a stage."""
 
 import difflib
 import json
@@ -103,6 +103,7 @@ def stated(params: Params) -> dict[str, Any]:
         "layers": list(base.layers),
         "crop": base.crop,
         "precision": base.precision,
+        "weights": "seeded" if base.weights == "seeded" else "file",
         "dtype": params.store.dtype,
     }
 

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.diff import relative_errors
-from cache.errors import StoreError
+from cache.errors import DamagedError, StoreError
 from cache.plan import Source
-from cache.spec import fingerprint
 from cache.store import FeatureStore
 from cache.verify import Finding, damaged_shards
 from pipeline.features import BATCH_ROWS
@@ -83,11 +82,18 @@ def repair(
         StoreError: Other settings, or a machine that gives other floats.
     """
     same_base(store, params)
+    index = read_index(INDEX)
+    sound = store.metadata_fault() is None and _readable(store, "image_id", KEYS)
+    if sound and store.column("image_id").tolist() != index["image_id"].tolist():
+        raise StoreError(
+            f"{store.address}: holds other images than {INDEX}; it can only be repaired with the "
+            "index that it was made from"
+        )
     bad = damaged_shards(findings)
     shards = [shard for shard in store.present_shards() if shard not in bad]
     rows = np.array([r for s in shards for r in range(*store.layout.bounds(s))], np.int64)
     extra = []
-    if len(rows) and store.fingerprint == fingerprint(store.made_by):
+    if len(rows) and sound:  # else no row can be trusted to be what it says
         worst = max(float(e.max()) for e in recompute(store, params, rows[:BATCH_ROWS]).values())
         if worst > 0:
             raise StoreError(
@@ -96,4 +102,13 @@ def repair(
                 "`dvc pull`, or make another with `dvc repro -f extract`"
             )
         extra = [(store, Source(store.column(KEYS), rows))]
-    return extract(params, read_index(INDEX), target, extra)
+    return extract(params, index, target, extra)
+
+
+def _readable(store: FeatureStore, *columns: str) -> bool:
+    try:
+        for name in columns:
+            store.column(name)
+    except DamagedError:
+        return False
+    return True

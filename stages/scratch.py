@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         StoreError: Another process holds it, or the folder cannot be written to.
     """
+    lock = FileLock(folder / "lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock", timeout=0):
-            yield
+        lock.acquire()
     except Timeout as error:
         raise StoreError(
             f"{folder}: another extraction is at work on these features; wait for it to end, or "
@@ -60,6 +60,10 @@ def locked(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"{folder}: cannot be written to; set FC7CACHE_SCRATCH to a folder that can"
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def reusable_stores(folder: Path, target: StoreWriter) -> list[FeatureStore]:
@@ -103,9 +107,11 @@ def entries() -> list[Entry]:
             store = FeatureStore(str(path))
         except StoreError:
             store = None
-        files = [file.stat() for file in path.rglob("*") if file.is_file()]
-        newest = max((file.st_mtime for file in files), default=0.0)
-        nbytes = sum(file.st_size for file in files)
+        newest, nbytes = 0.0, 0
+        for file in path.rglob("*"):
+            with suppress(FileNotFoundError):  # another process may be at work there
+                facts = file.stat()
+                newest, nbytes = max(newest, facts.st_mtime), nbytes + facts.st_size
         found.append(Entry(path, store, nbytes, time.time() - newest))
     return sorted(found, key=lambda entry: entry.age_s)
 

@@ -4,16 +4,15 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from cache.store import FeatureStore, open_store
+from cache.store import open_store
 from pipeline.errors import InputError
 from pipeline.heads import KINDS, Head
-from pipeline.splits import split_by_track
 from stages.console import bar, run, say
 from stages.files import write_json, write_table
 from stages.params import Params, checked, load_params, stated
+from stages.rows import training_rows
 
 STORE = Path("data/features.zarr")
 MODELS = Path("models")
@@ -36,23 +35,6 @@ def make_head(params: Params, name: str) -> tuple[Head, str | None]:
             f"params.yaml: heads.{name}.kind: expected one of {', '.join(KINDS)}, got {kind!r}"
         )
     return checked(KINDS[kind], settings, f"heads.{name}"), layer
-
-
-def training_rows(store: FeatureStore, params: Params) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the store to train on and to validate on: different tracks of the training set.
-
-    Raises:
-        InputError: Too few tracks.
-    """
-    rows = np.flatnonzero(store.column("split") == "train")
-    track, label = store.column("track")[rows], store.column("label")[rows]
-    try:
-        train, val = split_by_track(
-            track, label, val_fraction=params.split.val_fraction, seed=params.split.seed
-        )
-    except ValueError as error:
-        raise InputError(f"params.yaml: split: {error}") from error
-    return rows[train], rows[val]
 
 
 def main() -> None:

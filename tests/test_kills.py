@@ -22,6 +22,7 @@ from cache.store import open_store
 from pipeline.archives import NAMES, Archive, archive_path
 from pipeline.images import decode, pixels
 from pipeline.signs import index_images
+from stages.demo import checksums
 
 KILLS = int(os.environ.get("FC7CACHE_KILLS", "25"))  # the soak sets 200
 
@@ -41,7 +42,7 @@ def index(drawn: Path) -> pd.DataFrame:
 def new_root(path: Path, drawn: Path, layers: tuple[str, ...] = ("conv5", "fc7")) -> Path:
     path.mkdir(parents=True)
     params = YAML(typ="safe").load(ROOT / "params.yaml")
-    params["prepare"]["source"] = str(drawn)
+    params["prepare"] = {"source": str(drawn), "md5": checksums(drawn)}
     params["base"] |= {"weights": "seeded", "layers": list(layers)}
     params["store"] |= {"shard_rows": 16, "chunk_rows": 8}
     YAML(typ="safe").dump(params, path / "params.yaml")

@@ -49,6 +49,11 @@ def test_every_command_and_target_named_exists() -> None:
     assert set(re.findall(r"`?make (demo|test|repro|clean)", README)) <= targets
 
 
+def test_no_figure_is_missing() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert not re.findall(r"[A-Z]+_(?:TABLE|LINE|TEXT)", path.read_text()), path
+
+
 def test_every_file_named_is_there() -> None:
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / path).exists(), path

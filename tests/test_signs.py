@@ -99,7 +99,7 @@ def by_hand(members: Members) -> list[dict[str, Any]]:
             entry = {
                 "image_id": f"train/{folder.rsplit('/', 1)[1]}/{track}_{frame}",
                 "split": "train",
-                "track": 1000 * int(row["ClassId"]) + int(track),
+                "track": 100_000 * int(row["ClassId"]) + int(track),
                 "frame": int(frame),
                 "member": f"{folder}/{row['Filename']}",
             }
