@@ -1,10 +1,9 @@
 """Reading every byte of a store, and saying what is wrong with it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from cache.errors import DamagedError
 from cache.spec import Columns
@@ -22,13 +21,14 @@ class Finding:
 
 
 def verify(
-    store: FeatureStore, expected: Columns | None = None, progress: Progress = iter
+    store: FeatureStore, expected: Iterable[Columns] = (), progress: Progress = iter
 ) -> list[Finding]:
     """Check metadata, every checksum, that every row is there and finite, and the columns.
 
     Args:
         store: Need not be whole; `cache.store.FeatureStore` opens a damaged one.
-        expected: Columns as the index has them; those given are compared.
+        expected: Columns as the index has them, in blocks of rows from the first to the last, so
+            that the index need not be in memory; those given are compared.
         progress: Wraps the loop over shards.
 
     Returns:
@@ -37,19 +37,18 @@ def verify(
     findings = []
     if fault := store.metadata_fault():
         findings.append(Finding(-1, fault))
-    for name in sorted(set(expected or ()) - set(store.columns)):
-        findings.append(Finding(-1, f"column {name} is not there"))
+    columns = {}
     for name in store.columns:
         try:
-            values = store.column(name)
+            columns[name] = store.column(name)
         except DamagedError as error:
             findings.append(Finding(-1, str(error)))
             continue
-        if len(values) != store.layout.rows:
-            problem = f"column {name} has {len(values)} rows; expected {store.layout.rows}"
+        if len(columns[name]) != store.layout.rows:
+            problem = f"column {name} has {len(columns[name])} rows; expected {store.layout.rows}"
             findings.append(Finding(-1, problem))
-        elif expected is not None and name in expected:
-            findings += _compared(name, values, expected[name])
+    findings += _compared(store, columns, expected)
+    del columns
     layers = store.layout.layers
     for layer, shard in progress([(k, s) for k in layers for s in store.layout.shards]):
         if damage := store.shard_fault(layer, shard):
@@ -57,19 +56,33 @@ def verify(
     return findings
 
 
-def _compared(name: str, values: np.ndarray, expected: np.ndarray) -> list[Finding]:
-    if len(values) != len(expected):
-        return [Finding(-1, f"{len(values)} rows; the index has {len(expected)}")]
-    differs = (values != expected).reshape(len(values), -1).any(axis=1)
-    if not differs.any():
-        return []
-    row = int(differs.argmax())
-    return [
+def _compared(store: FeatureStore, columns: Columns, expected: Iterable[Columns]) -> list[Finding]:
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    absent: set[str] = set()
+    rows = 0
+    for block in expected:
+        absent |= block.keys() - set(store.columns)
+        length = len(next(iter(block.values())))
+        for name in block.keys() & columns.keys():
+            ours, theirs = columns[name][rows : rows + length], block[name]
+            if len(ours) < length:
+                continue  # told below, or above
+            differs = (ours != theirs).reshape(length, -1).any(axis=1)
+            if differs.any():
+                at = int(differs.argmax())
+                where = f"row {rows + at}: {ours[at]}, in the index {theirs[at]}"
+                first.setdefault(name, where)
+                counts[name] += int(differs.sum())
+        rows += length
+    findings = [Finding(-1, f"column {name} is not there") for name in sorted(absent)]
+    if rows and rows != store.layout.rows:
+        return [*findings, Finding(-1, f"{store.layout.rows} rows; the index has {rows}")]
+    return findings + [
         Finding(
-            -1,
-            f"column {name}: {differs.sum()} rows differ from the index, the first is row {row}: "
-            f"{values[row]}, in the index {expected[row]}",
+            -1, f"column {name}: {count} rows differ from the index, the first is {first[name]}"
         )
+        for name, count in sorted(counts.items())
     ]
 
 

@@ -1,6 +1,6 @@
 """The table of images that ``prepare`` writes and everything after it reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -25,18 +25,29 @@ COLUMNS = {
 }
 
 
-def read_index(path: Path, columns: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:
-    """Read the table, all of it or some columns.
+def read_index(path: Path) -> pd.DataFrame:
+    """Read the whole table.
+
+    Raises:
+        InputError: Absent, or not such a table.
+    """
+    return pd.concat(index_blocks(path, 1 << 20))
+
+
+def index_blocks(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+    """Read the table in blocks of so many rows, numbered on.
 
     Raises:
         InputError: Absent, or not such a table.
     """
     try:
-        table = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, usecols=list(columns))
-        return table[list(columns)]
+        with pd.read_csv(path, dtype=COLUMNS, keep_default_na=False, chunksize=rows) as blocks:
+            for block in blocks:
+                yield block[list(COLUMNS)]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no index of images; run `dvc repro prepare`") from error
     except (ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"{path}: not an index of images ({error}); run `dvc repro prepare`"
+            f"{path}: not an index of images ({reason}); run `dvc repro prepare`"
         ) from error

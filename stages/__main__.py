@@ -1,6 +1,7 @@
 """The ``fc7cache`` command. Exit status: 0 fine, 1 something found, 2 a mistake in the request."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +17,10 @@ from cache.export import export as export_layer
 from cache.spec import Columns
 from cache.store import FeatureStore, open_store
 from cache.verify import verify as findings_of
-from pipeline.index import read_index
+from pipeline.index import index_blocks
 from stages import predict as images
 from stages.console import bar, run
-from stages.extract import INDEX, STORE, STORED, columns_of
+from stages.extract import INDEX, STORE, columns_of
 from stages.params import load_params
 from stages.repair import recompute
 from stages.repair import repair as repair_store
@@ -236,11 +237,11 @@ def prune(
     print(f"removed {len(found)} stores, {sum(e.nbytes for e in found) / 1e6:,.1f} MB")
 
 
-def _expected(store: str, opened: FeatureStore) -> Columns | None:
-    """The index, for the project's own store; another store may hold other images."""
-    if Path(store).resolve() != STORE.resolve() or not INDEX.is_file():
-        return None
-    return columns_of(read_index(INDEX, STORED), opened.made_by["crop"])
+def _expected(store: str, opened: FeatureStore) -> Iterator[Columns]:
+    """The index in blocks, for the project's own store; another store may hold other images."""
+    if Path(store).resolve() == STORE.resolve() and INDEX.is_file():
+        for block in index_blocks(INDEX, opened.layout.shard_rows):
+            yield columns_of(block, opened.made_by["crop"])
 
 
 def _described(name: str, layer: LayerStatistics) -> str:

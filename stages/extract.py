@@ -37,21 +37,6 @@ STORE = Path("data/features.zarr")
 SUMMARY = Path("results/extract.json")
 
 
-# What `columns_of` needs of the index.
-STORED = [
-    "image_id",
-    "split",
-    "label",
-    "track",
-    "frame",
-    "sha256",
-    "roi_x1",
-    "roi_y1",
-    "roi_x2",
-    "roi_y2",
-]
-
-
 def columns_of(index: pd.DataFrame, crop: str) -> Columns:
     """What the store keeps beside the features."""
     digests = [bytes.fromhex(digest) for digest in index["sha256"]]

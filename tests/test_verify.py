@@ -61,7 +61,7 @@ def found(path: Path) -> list[Finding]:
 
 
 def test_nothing_is_found_in_a_sound_store(sound: Path) -> None:
-    assert verify(open_store(sound), columns_for(SMALL.rows)) == []
+    assert verify(open_store(sound), [columns_for(SMALL.rows)]) == []
 
 
 def test_progress_counts_the_shards_of_every_layer(sound: Path) -> None:
@@ -229,23 +229,23 @@ def test_column_unlike_the_index_is_found(sound: Path, name: str) -> None:
     expected = columns_for(SMALL.rows)
     expected[name] = expected[name].copy()
     expected[name][[7, 9]] = expected[name][[3, 3]]
-    (finding,) = verify(open_store(sound), expected)
+    (finding,) = verify(open_store(sound), [expected])
     assert finding.shard == -1
     assert f"column {name}: 2 rows differ from the index, the first is row 7" in finding.problem
-    assert verify(open_store(sound), {name: columns_for(SMALL.rows)[name]}) == []
+    assert verify(open_store(sound), [{name: columns_for(SMALL.rows)[name]}]) == []
 
 
 @pytest.mark.parametrize("rows", [SMALL.rows - 1, SMALL.rows + 1])
 def test_index_of_another_length_is_found(sound: Path, rows: int) -> None:
-    findings = verify(open_store(sound), columns_for(rows))
+    findings = verify(open_store(sound), [columns_for(rows)])
     assert {f.problem for f in findings} == {f"21 rows; the index has {rows}"}
 
 
 def test_column_that_the_store_lacks_is_found(tmp_path: Path) -> None:
     columns = {"image_id": columns_for(SMALL.rows)["image_id"]}
     store = make_store(tmp_path / "s.zarr", columns=columns)
-    assert verify(store, columns) == []
-    assert verify(store, columns_for(SMALL.rows)) != []
+    assert verify(store, [columns]) == []
+    assert verify(store, [columns_for(SMALL.rows)]) != []
 
 
 def test_column_shorter_than_the_store_is_found(tmp_path: Path) -> None:
