@@ -112,6 +112,7 @@ def test_flipped_bit_never_passes(tmp_path: Path, file: str) -> None:
             silent.append(at)
     assert silent == []
     assert not found(store)
+    print(f"{file}: {len(content)} flips")
 
 
 def same_document(path: Path, content: bytes) -> bool:
@@ -149,6 +150,7 @@ def test_flip_of_every_kind_of_byte_is_found_in_its_shard(tmp_path: Path) -> Non
             with pytest.raises(DamagedError, match=r"fc7/c/1/0 .*repair") as caught:
                 open_store(store).features("fc7")
             assert caught.value.shard == 1
+        print(f"{kind}: {len(places)} flips")
 
 
 CUTS: dict[str, Callable[[bytes], bytes]] = {
