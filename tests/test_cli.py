@@ -181,7 +181,7 @@ def test_the_example_runs(here: Path, finished: Workspace) -> None:
     shutil.copytree(ROOT / "examples", here / "examples")
     printed = finished.python(
         "import runpy, sys; sys.path.insert(0, '.'); sys.argv = ['x']\n"
-        "runpy.run_path('examples/nearest_mean.py')"
+        "runpy.run_path('examples/linear_probe.py')"
     )
-    assert printed.startswith("nearest class mean on fc7: ")
+    assert printed.startswith("ridge on fc7: ")
     assert printed.endswith("of 90 test images\n")
