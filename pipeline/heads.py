@@ -8,26 +8,20 @@ as plain arrays.
 Glossary: N rows, D features, C classes, H hidden units.
 """
 
-import itertools
-import json
 import warnings
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from pipeline import backend
-from pipeline.errors import InputError
 from pipeline.scaling import Floats, Kind, Scaling
 
 Features = NDArray[np.floating[Any]]
@@ -105,34 +99,6 @@ class Head(ABC):
             x = np.maximum(x @ w + b, 0)
         w, b = self.layers_[-1]
         return np.asarray(x @ w + b)
-
-    def save(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Write ``head.json`` and ``arrays.npz``: readable by anything, executing nothing.
-
-        Args:
-            folder: Created if need be.
-            facts: JSON-ready, kept beside: features, fingerprint, …
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        # First gone, last written: arrays never stand beside the settings of another head.
-        (folder / "head.json").unlink(missing_ok=True)
-        arrays: dict[str, NDArray[Any]] = {
-            f"{part}{number}": array
-            for number, pair in enumerate(self.layers_)
-            for part, array in zip("Wb", pair, strict=True)
-        }
-        arrays["classes"] = self.classes_
-        if self.scaling == "standardize":
-            arrays |= {"mean": self.scaling_.mean_, "scale": self.scaling_.scale_}
-        settings = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}
-        document = {
-            "settings": settings,
-            "chosen": self.chosen_,
-            "history": self.history_,
-            "facts": facts,
-        }
-        np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
-        (folder / "head.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 @dataclass(kw_only=True)
@@ -262,48 +228,3 @@ KINDS: dict[str, type[Head]] = {
     "mlp": MLPHead,
     "logistic": LogisticHead,
 }
-
-
-def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
-    """Read what `Head.save` wrote.
-
-    Returns:
-        The fitted head and the facts saved with it.
-
-    Raises:
-        InputError: Absent, or not what `save` writes.
-    """
-    try:
-        document = json.loads((folder / "head.json").read_text())
-        settings = document["settings"]
-        head = TypeAdapter(KINDS[settings["kind"]]).validate_json(json.dumps(settings))
-        head.chosen_, head.history_ = document["chosen"], document["history"]
-        facts = document["facts"]
-        head.scaling_ = Scaling(head.scaling)
-        with (
-            (folder / "arrays.npz").open("rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            if head.scaling == "standardize":
-                head.scaling_.mean_, head.scaling_.scale_ = arrays["mean"], arrays["scale"]
-            head.classes_ = arrays["classes"]
-            numbers = itertools.takewhile(lambda i: f"W{i}" in arrays, itertools.count())
-            head.layers_ = [(arrays[f"W{i}"], arrays[f"b{i}"]) for i in numbers]
-        if not head.layers_:
-            raise ValueError("no weights")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder}: no trained head ({error.filename} is missing); run `dvc repro`"
-        ) from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder}: not a saved head: {reason}; run `dvc repro`") from error
-    return head, facts

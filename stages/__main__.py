@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cache.describe import LayerStatistics, statistics, stored_nbytes
-from cache.diff import Difference
+from cache.describe import statistics, stored_nbytes
 from cache.diff import diff as difference
 from cache.errors import StoreError
 from cache.export import export as export_layer
@@ -26,6 +25,7 @@ from stages.repair import recompute
 from stages.repair import repair as repair_store
 from stages.scratch import entries as scratch_entries
 from stages.scratch import remove
+from stages.text import layer_text, print_answer, print_difference
 
 app = typer.Typer(
     help="Look at a feature store, trust it, and use what was trained on it.",
@@ -44,8 +44,12 @@ def predict(files: Images, head: str | None = None, as_json: Json = False) -> No
     """Traffic signs: the five likeliest, by the head best on validation or by --head NAME."""
     params = load_params()
     answer = images.predict(params, head, images.image_files(files))
-    _print_answer(answer, as_json, f"head {answer['head']}", params.base.weights == "seeded")
-    if params.base.crop == "roi" and not as_json:
+    seeded = params.base.weights == "seeded"
+    if as_json:
+        _json(answer | {"seeded": seeded})
+        return
+    print_answer(answer, f"head {answer['head']}", seeded)
+    if params.base.crop == "roi":
         print("The head was trained on crops of the sign; images here are taken whole.")
 
 
@@ -53,7 +57,11 @@ def predict(files: Images, head: str | None = None, as_json: Json = False) -> No
 def classify(files: Images, as_json: Json = False) -> None:
     """ImageNet classes, through fc8: a check that the base itself is sound."""
     answer = images.classify(load_params(), images.image_files(files))
-    _print_answer(answer, as_json, "ImageNet classes", answer["weights"] == "seeded")
+    seeded = answer["weights"] == "seeded"
+    if as_json:
+        _json(answer | {"seeded": seeded})
+    else:
+        print_answer(answer, "ImageNet classes", seeded)
 
 
 @app.command()
@@ -87,7 +95,7 @@ def info(store: Store, as_json: Json = False) -> None:
     for part, value in opened.made_by.items():
         print(f"  {part:<14} {', '.join(value) if isinstance(value, list) else value}")
     for name, layer in layers.items():
-        print(f"\n{_described(name, layer)}")
+        print(f"\n{layer_text(name, layer)}")
 
 
 @app.command()
@@ -151,7 +159,7 @@ def diff(
     if as_json:
         _json(asdict(result) | {"found": result.found})
     else:
-        _print_difference(result, rtol)
+        print_difference(result, rtol)
     if result.found:
         raise typer.Exit(1)
 
@@ -242,51 +250,6 @@ def _expected(store: str, opened: FeatureStore) -> Iterator[Columns]:
     if Path(store).resolve() == STORE.resolve() and INDEX.is_file():
         for block in index_blocks(INDEX, opened.layout.shard_rows):
             yield columns_of(block, opened.made_by["crop"])
-
-
-def _described(name: str, layer: LayerStatistics) -> str:
-    tallest = max(max(layer.histogram), 1)
-    bars = "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // tallest)] for count in layer.histogram)
-    return (
-        f"{name}: {layer.features:,} features, {layer.dead:,} of them zero in every row\n"
-        f"  {layer.nbytes / 1e6:,.1f} MB on disk, {layer.ratio:.2f} times smaller than in memory\n"
-        f"  mean {layer.mean:.4g}, deviation {layer.deviation:.4g}, {100 * layer.zero:.1f} % zero\n"
-        f"  non-zero values: {layer.low:.4g} {bars} {layer.high:.4g}"
-    )
-
-
-def _print_answer(answer: dict[str, Any], as_json: bool, what: str, seeded: bool) -> None:
-    if as_json:
-        _json(answer | {"seeded": seeded})
-        return
-    for file, best in answer["images"].items():
-        print(f"{file} ({what})")
-        for entry in best:
-            print(f"  {100 * entry['probability']:6.2f} %  {entry['name']}")
-    if seeded:
-        print("The base has seeded (stand-in) weights: this says nothing about the real network.")
-
-
-def _print_difference(result: Difference, rtol: float) -> None:
-    for part, (left, right) in result.made_by.items():
-        print(f"{part}: {left} in A, {right} in B")
-    for side, ids in (("A", result.only_a), ("B", result.only_b)):
-        if ids:
-            print(f"only in {side}: {len(ids)} images, the first is {ids[0]}")
-    for side, names in (("A", result.layers_only_a), ("B", result.layers_only_b)):
-        if names:
-            print(f"only in {side}: layers {', '.join(names)}")
-    for column, count in result.columns.items():
-        print(f"column {column}: {count} images differ")
-    for name, layer in result.layers.items():
-        print(f"{name}: {layer.identical:,} of {layer.rows:,} shared rows are identical")
-        if layer.identical < layer.rows:
-            print(
-                f"  largest relative error {layer.largest:.2e} ({layer.largest_at}), largest "
-                f"difference of a feature {layer.largest_absolute:.2e}; "
-                f"{layer.beyond:,} rows beyond {rtol:g}"
-            )
-    print("different" if result.found else "equal")
 
 
 def _json(value: Any) -> None:

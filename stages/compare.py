@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from cache.store import FeatureStore, open_store
 from pipeline.classes import CLASS_NAMES, FAMILIES
 from pipeline.errors import InputError
-from pipeline.heads import Head, load_head
+from pipeline.heads import Head
 from pipeline.report import HeadResult, Provenance, render
+from pipeline.saved import load_head
 from pipeline.scores import Score, score
 from stages.console import run, say
 from stages.files import write_json, write_table, write_text

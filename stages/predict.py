@@ -14,8 +14,8 @@ from cache.spec import fingerprint
 from pipeline.classes import CLASS_NAMES
 from pipeline.errors import InputError
 from pipeline.features import forward
-from pipeline.heads import load_head
 from pipeline.images import decode, pixels
+from pipeline.saved import load_head
 from stages.base import FrozenBase, load_base
 from stages.params import Params
 

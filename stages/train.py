@@ -9,6 +9,7 @@ import pandas as pd
 from cache.store import open_store
 from pipeline.errors import InputError
 from pipeline.heads import KINDS, Head
+from pipeline.saved import save_head
 from stages.console import bar, run, say
 from stages.files import write_json, write_table
 from stages.params import Params, checked, load_params, stated
@@ -54,7 +55,7 @@ def main() -> None:
     head.fit(x, label[train], x_val, label[val], lambda total: bar(total=total, desc=name))
     seconds = time.perf_counter() - start
     facts = {"features": layer, "fingerprint": store.fingerprint, "made_by": store.made_by}
-    head.save(MODELS / name, facts)
+    save_head(head, MODELS / name, facts)
     accuracy = max(entry["val_accuracy"] for entry in head.history_)
     summary = {"chosen": head.chosen_, "val_accuracy": accuracy, "seconds": round(seconds, 2)}
     write_json(TRAINING / f"{name}.json", summary)

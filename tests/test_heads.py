@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from pipeline import backend
 from pipeline.errors import InputError
-from pipeline.heads import KINDS, Head, LogisticHead, MLPHead, SoftmaxHead, load_head
+from pipeline.heads import KINDS, Head, LogisticHead, MLPHead, SoftmaxHead
+from pipeline.saved import load_head, save_head
 from pipeline.scaling import Kind, Scaling
 
 Floats = NDArray[np.float32]
@@ -346,7 +347,7 @@ FACTS = {"features": "fc7", "fingerprint": "abc", "classes": [1, 12]}
 
 
 def saved(folder: Path, name: str = "mlp") -> Path:
-    trained(name).save(folder / name, FACTS)
+    save_head(trained(name), folder / name, FACTS)
     return folder / name
 
 
@@ -355,7 +356,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def assert_comes_back(head: Head, folder: Path) -> None:
-    head.save(folder, FACTS)
+    save_head(head, folder, FACTS)
     loaded, facts = load_head(folder)
     assert facts == FACTS
     assert repr(loaded) == repr(head)
@@ -386,17 +387,17 @@ def test_saved_arrays_are_plain_and_in_single_precision(tmp_path: Path, name: st
 
 @every_head
 def test_same_seed_same_bytes(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained(name).save(tmp_path / "one", FACTS)
+    save_head(trained(name), tmp_path / "one", FACTS)
     later = time.time() + 100_000
     monkeypatch.setattr(time, "time", lambda: later)
-    fitted(name).save(tmp_path / "other", FACTS)
+    save_head(fitted(name), tmp_path / "other", FACTS)
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
 def test_saving_over_another_head_leaves_nothing_of_it(tmp_path: Path) -> None:
     for name in ("mlp", "softmax"):
-        trained(name).save(tmp_path / "head", FACTS)
-    trained("softmax").save(tmp_path / "fresh", FACTS)
+        save_head(trained(name), tmp_path / "head", FACTS)
+    save_head(trained("softmax"), tmp_path / "fresh", FACTS)
     assert contents(tmp_path / "head") == contents(tmp_path / "fresh")
 
 

@@ -1,0 +1,52 @@
+"""What the ``fc7cache`` command prints for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cache.describe import LayerStatistics
+from cache.diff import Difference
+
+
+def layer_text(name: str, layer: LayerStatistics) -> str:
+    """One layer's figures, for a person."""
+    tallest = max(max(layer.histogram), 1)
+    bars = "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // tallest)] for count in layer.histogram)
+    return (
+        f"{name}: {layer.features:,} features, {layer.dead:,} of them zero in every row\n"
+        f"  {layer.nbytes / 1e6:,.1f} MB on disk, {layer.ratio:.2f} times smaller than in memory\n"
+        f"  mean {layer.mean:.4g}, deviation {layer.deviation:.4g}, {100 * layer.zero:.1f} % zero\n"
+        f"  non-zero values: {layer.low:.4g} {bars} {layer.high:.4g}"
+    )
+
+
+def print_answer(answer: Mapping[str, Any], what: str, seeded: bool) -> None:
+    """The likeliest classes of each image."""
+    for file, best in answer["images"].items():
+        print(f"{file} ({what})")
+        for entry in best:
+            print(f"  {100 * entry['probability']:6.2f} %  {entry['name']}")
+    if seeded:
+        print("The base has seeded (stand-in) weights: this says nothing about the real network.")
+
+
+def print_difference(result: Difference, rtol: float) -> None:
+    """What differs, most telling first; the last line says whether anything does."""
+    for part, (left, right) in result.made_by.items():
+        print(f"{part}: {left} in A, {right} in B")
+    for side, ids in (("A", result.only_a), ("B", result.only_b)):
+        if ids:
+            print(f"only in {side}: {len(ids)} images, the first is {ids[0]}")
+    for side, names in (("A", result.layers_only_a), ("B", result.layers_only_b)):
+        if names:
+            print(f"only in {side}: layers {', '.join(names)}")
+    for column, count in result.columns.items():
+        print(f"column {column}: {count} images differ")
+    for name, layer in result.layers.items():
+        print(f"{name}: {layer.identical:,} of {layer.rows:,} shared rows are identical")
+        if layer.identical < layer.rows:
+            print(
+                f"  largest relative error {layer.largest:.2e} ({layer.largest_at}), largest "
+                f"difference of a feature {layer.largest_absolute:.2e}; "
+                f"{layer.beyond:,} rows beyond {rtol:g}"
+            )
+    print("different" if result.found else "equal")
