@@ -11,17 +11,17 @@ import typer
 
 from cache.describe import statistics, stored_nbytes
 from cache.diff import diff as difference
-from cache.errors import StoreError
 from cache.export import export as export_layer
 from cache.spec import Columns
 from cache.store import FeatureStore, open_store
 from cache.verify import verify as findings_of
+from pipeline.archives import local_path
 from pipeline.index import index_blocks
 from stages import predict as images
 from stages.console import bar, run
 from stages.extract import INDEX, STORE, columns_of
 from stages.params import load_params
-from stages.repair import recompute
+from stages.repair import recompute, repair_remote
 from stages.repair import repair as repair_store
 from stages.scratch import entries as scratch_entries
 from stages.scratch import remove
@@ -176,9 +176,10 @@ def repair(store: Store = str(STORE)) -> None:
         return
     for finding in found:
         print(f"found: {finding.problem}")
-    if "://" in store:
-        raise StoreError(f"{store}: repair works on a local store; fetch it first")
-    summary = repair_store(opened, load_params(), found, Path(store))
+    if (path := local_path(store)) is not None:
+        summary = repair_store(opened, load_params(), found, path)
+    else:
+        summary = repair_remote(opened, load_params(), found, store)
     print(f"{store}: repaired; {summary['forwarded']} images computed again")
 
 

@@ -1,8 +1,10 @@
 """Making a damaged store whole, and checking a sound one against the base."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -103,6 +105,28 @@ def repair(
             )
         extra = [(store, Source(store.column(KEYS), rows))]
     return extract(params, index, target, extra)
+
+
+def repair_remote(
+    store: FeatureStore, params: Params, findings: list[Finding], address: str
+) -> dict[str, Any]:
+    """As `repair`, for a store at an fsspec address: only files that differ are sent there.
+
+    The root's metadata, which notes the sha256 of all the others, goes last: an upload that was
+    cut off leaves a store that is still found damaged.
+    """
+    filesystem, root = fsspec.core.url_to_fs(address)
+    with TemporaryDirectory() as folder:
+        local = Path(folder) / "features.zarr"
+        summary = repair(store, params, findings, local)
+        files = [path for path in local.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path == local / "zarr.json"):
+            there = f"{root}/{path.relative_to(local).as_posix()}"
+            data = path.read_bytes()
+            if not filesystem.exists(there) or filesystem.cat_file(there) != data:
+                filesystem.makedirs(there.rpartition("/")[0], exist_ok=True)
+                filesystem.pipe_file(there, data)
+    return summary
 
 
 def _readable(store: FeatureStore, *columns: str) -> bool:

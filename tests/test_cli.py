@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,6 +73,23 @@ def test_verify_finds_what_is_wrong_and_repair_mends_it(here: Path) -> None:
     assert "fc7/c/2/0 is damaged" in found["problems"][0]
     assert "64 images computed again" in fc7cache("repair", STORE).output
     assert contents(here / STORE) == whole
+
+
+def test_a_store_at_an_address_is_verified_and_repaired(here: Path) -> None:
+    address, memory = "memory://bucket/features.zarr", fsspec.filesystem("memory")
+    whole = contents(here / STORE)
+    for key, data in whole.items():
+        memory.pipe_file(f"/bucket/features.zarr/{key}", data)
+    assert "sound" in fc7cache("verify", address).output
+    assert fc7cache("diff", STORE, address).output.endswith("equal\n")
+    shard = bytearray(whole["fc7/c/1/0"])
+    shard[40] ^= 4
+    memory.pipe_file("/bucket/features.zarr/fc7/c/1/0", bytes(shard))
+    memory.rm("/bucket/features.zarr/fc7/c/4/0")
+    assert "fc7/c/1/0 is damaged" in fc7cache("verify", address, status=1).output
+    assert f"{address}: repaired" in fc7cache("repair", address).output
+    assert {key: memory.cat_file(f"/bucket/features.zarr/{key}") for key in whole} == whole
+    assert "sound" in fc7cache("verify", address).output
 
 
 def test_verify_holds_the_store_against_the_index(here: Path) -> None:
