@@ -63,11 +63,6 @@ class Layout:
         """First row of a shard and the one after its last."""
         return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.rows)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the features, uncompressed."""
-        return self.rows * sum(self.layers.values()) * np.dtype(self.dtype).itemsize
-
 
 def shard_key(layer: str, shard: int) -> str:
     """The shard's file, relative to the store."""
