@@ -12,9 +12,12 @@ from pipeline.scaling import Scaling
 
 store = open_store(sys.argv[1] if len(sys.argv) > 1 else "data/features.zarr")
 layer = list(store.layout.layers)[-1]
-x, label = Scaling("sqrt_l2").transform(store.features(layer)), store.column("label")
+features, label = store.features(layer), store.column("label")
 train = store.column("split") == "train"
 
-probe = RidgeClassifier(alpha=0.1).fit(x[train], label[train])
-accuracy = probe.score(x[~train], label[~train])
+scaling = Scaling("sqrt_l2")
+x, x_test = scaling.fit_transform([features[train]]), scaling.transform([features[~train]])
+
+probe = RidgeClassifier(alpha=0.1).fit(x, label[train])
+accuracy = probe.score(x_test, label[~train])
 print(f"ridge on {layer}: {100 * accuracy:.1f} % of {(~train).sum()} test images")

@@ -1,120 +1,36 @@
-"""Scores to one self-contained HTML page; every figure shown is handed in, none is estimated here.
+"""A comparison to one self-contained HTML page; every figure shown is handed in, none estimated.
 
-The page asks nothing of the network: its own Content-Security-Policy forbids scripts and requests.
+The page asks nothing of the network: its own Content-Security-Policy forbids every request and
+every script but the one it carries, which is named there by its hash.
 """
 
+import base64
+import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pipeline.scores import Score
+from pipeline import charts
+from pipeline.formats import FILTERS, percent, throughput
+from pipeline.results import Comparison, HeadResult, Mistake
+from pipeline.scores import Share
 
+TEMPLATES = Path(__file__).parent / "report"
 WORST_LISTED = 10
-# Where the template's axes begin and end, in pixels of their SVG.
-PLOT_X = (18, 242)
-CURVE_X = (50, 372)
-CURVE_Y = (196, 14)
-COLOURS = 6
+WORST_OF_EACH = 3
+PICTURES_A_PAGE = 24
+LEAK = ("random frames held out", "whole tracks held out", "official test")
 # Above this, the cells of the matrices name signs by number: the names would be most of the page.
 NAMED_CELLS = 3000
-NARROW_SPACE = "\u202f"
-NO_VALUE = "\u2013"
 
-
-@dataclass(frozen=True)
-class HeadResult:
-    """One trained head.
-
-    Attributes:
-        name: Shown everywhere, any text.
-        kind: What it is, e.g. "softmax".
-        features: The cached layer it reads, e.g. "fc7".
-        scaling: What was done to the features, e.g. "standardised".
-        settings: Hyper-parameters by name.
-        chosen: What validation chose, "epoch 17" or "C = 10".
-        seconds: Training time in seconds.
-        validation: Score on the validation rows.
-        test: Score on the test rows.
-        history: One entry per epoch (epoch, loss, val_loss, accuracy, val_accuracy) or per C
-            (C, accuracy, val_accuracy), shares 0..1; may be empty.
-    """
-
-    name: str
-    kind: str
-    features: str
-    scaling: str
-    settings: dict[str, object]
-    chosen: str
-    seconds: float
-    validation: Score
-    test: Score
-    history: list[dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where the numbers come from.
-
-    Attributes:
-        facts: Pairs of term and description, in the order shown.
-        notice: A warning shown above all numbers; empty for none.
-        confidence: Of the intervals.
-    """
-
-    facts: list[tuple[str, str]]
-    notice: str
-    confidence: float = 0.95
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Values from ``low`` to ``high`` onto pixels from ``start`` to ``end``."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: list[float]
-
-    def at(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-
-def _percent(share: float | None, digits: int = 2) -> str:
-    return NO_VALUE if share is None else f"{100 * share:.{digits}f}{NARROW_SPACE}%"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 59.95:
-        return f"{seconds:.{1 if seconds >= 1 else 2}f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _plain(value: object) -> str:
-    return NO_VALUE if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _axis(values: Sequence[float], start: float, end: float, smallest_step: float) -> _Axis:
-    """Axis over the values, widened to round ticks; never of length zero."""
-    low, high = min(values), max(values)
-    rough = max((high - low) / 4, smallest_step)
-    magnitude = 10.0 ** math.floor(math.log10(rough) + 1e-9)
-    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    first = min(first, last - 1)
-    return _Axis(first * step, last * step, start, end, [k * step for k in range(first, last + 1)])
+Cell = tuple[int, int, float]  # predicted class, images, share of the true class
+Row = tuple[object, str, int, list[float | None]]  # number, name, images, share by head
 
 
 def _blocks(families: dict[str, list[int]], n_classes: int) -> list[tuple[str, list[int]]]:
@@ -128,57 +44,160 @@ def _blocks(families: dict[str, list[int]], n_classes: int) -> list[tuple[str, l
     return [(name, members) for name, members in blocks if members]
 
 
-def _shade(share: float) -> float:
-    # The square root keeps a share of 1 % visible next to one of 100 %, the offset a single image.
-    return round(0.14 + 0.86 * math.sqrt(share), 2)
-
-
-def _cells(counts: NDArray[np.int64]) -> list[list[tuple[int, int, float]]]:
-    """Per true class its cells above zero: predicted class, count, share of the true class."""
+def _cells(counts: NDArray[np.int64]) -> list[list[Cell]]:
+    """Per true class its cells above zero."""
     return [
         [(int(p), int(row[p]), float(row[p] / row.sum())) for p in np.flatnonzero(row)]
         for row in counts
     ]
 
 
-def _worst(cells: list[list[tuple[int, int, float]]]) -> list[tuple[int, int, int, float]]:
-    """The largest cells off the diagonal: true, predicted, count, share."""
-    wrong = [(t, *cell) for t, row in enumerate(cells) for cell in row if cell[0] != t]
-    return sorted(wrong, key=lambda cell: (-cell[2], -cell[3], cell[:2]))[:WORST_LISTED]
+def _worst(matrices: Sequence[NDArray[np.int64]], listed: int) -> list[tuple[int, int]]:
+    """The largest cells off the diagonal, summed over matrices: true class, predicted class."""
+    total = np.sum(matrices, axis=0)
+    share = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
+    wrong = [(int(t), int(p)) for t, p in np.argwhere(total) if t != p]
+    return sorted(wrong, key=lambda cell: (-total[cell], -share[cell], cell))[:listed]
 
 
-def _curve(head: HeadResult, y_axis: _Axis) -> dict[str, object] | None:
-    """Lines of one head's history in pixels, or None where there is no history."""
-    if not head.history:
-        return None
-    over = "C" if "C" in head.history[0] else "epoch"
-    entries = sorted(head.history, key=lambda entry: entry[over])
-    values = [entry[over] for entry in entries]
-    if over == "C":
-        places = [math.log10(value) for value in values]
-        margin = 0.5 if places[0] == places[-1] else 0.0
-        ticks = places[:: math.ceil(len(places) / 7)]
-        axis = _Axis(places[0] - margin, places[-1] + margin, *CURVE_X, ticks)
-        labels, choice = [f"{10**tick:.3g}" for tick in ticks], "C = {:g}"
-    else:
-        places, axis = values, _axis(values, *CURVE_X, smallest_step=1)
-        labels, choice = [f"{tick:g}" for tick in axis.ticks], "epoch {:g}"
-    x = [axis.at(place) for place in places]
-    validation = [(at, y_axis.at(e["val_accuracy"])) for at, e in zip(x, entries, strict=True)]
+def _worst_of_all(matrices: list[NDArray[np.int64]]) -> list[tuple[int, int]]:
+    """The confusions to list: the largest over all heads, and none of any one head's missing."""
+    wanted = set(_worst(matrices, WORST_LISTED))
+    for matrix in matrices:
+        wanted.update(_worst([matrix], WORST_OF_EACH))
+    return [cell for cell in _worst(matrices, len(matrices[0]) ** 2) if cell in wanted]
+
+
+def _by_class(heads: list[HeadResult], names: list[str], counts: list[int]) -> list[Row]:
+    """Recall of every class, those that any head finds hardest first."""
+    rows: list[Row] = [
+        (c, name, counts[c], [head.test.recall[c] for head in heads])
+        for c, name in enumerate(names)
+    ]
+    return sorted(rows, key=lambda row: min((r for r in row[3] if r is not None), default=2.0))
+
+
+def _by_group(groups: list[dict[str, Share]]) -> list[Row]:
+    """Accuracy by group, in the order in which heads have them."""
+    return [
+        (
+            "",
+            name,
+            next(shares[name].rows for shares in groups if name in shares),
+            [shares[name].share if name in shares else None for shares in groups],
+        )
+        for name in dict.fromkeys(name for shares in groups for name in shares)
+    ]
+
+
+def _gallery(comparison: Comparison, ranked: list[HeadResult], used: int) -> dict[str, object]:
+    """What the page says of single mistakes: the first ones as they stand, all of them as data.
+
+    Args:
+        comparison: Has the mistakes and pictures.
+        ranked: Heads in the page's order.
+        used: Which of them to show first.
+    """
+    place = {head.name: k for k, head in enumerate(ranked)}
+    mistakes = sorted(comparison.mistakes, key=lambda m: -m.probability)
+    images = {m: k for k, m in enumerate(dict.fromkeys(m.image_id for m in mistakes))}
+    shown = used if any(place[m.head] == used for m in mistakes) else None
+    cards: dict[str, list[Mistake]] = {}
+    for mistake in mistakes:
+        if shown is None or place[mistake.head] == shown:
+            cards.setdefault(mistake.image_id, []).append(mistake)
+    first = dict(list(cards.items())[:PICTURES_A_PAGE])
+    pictures = {image: base64.b64encode(comparison.pictures[image]).decode() for image in images}
     return {
-        "over": over,
-        "ticks": list(zip(map(axis.at, axis.ticks), labels, strict=True)),
-        "validation": validation,
-        "training": [(at, y_axis.at(e["accuracy"])) for at, e in zip(x, entries, strict=True)],
-        "chosen": [
-            point
-            for point, value in zip(validation, values, strict=True)
-            if choice.format(value) == head.chosen
+        "shown": shown,
+        "cards": [
+            (images[image], image, pictures[image], listed) for image, listed in first.items()
         ],
+        "count": sum(shown is None or place[m.head] == shown for m in mistakes),
+        "first_count": sum(map(len, first.values())),
+        "true": sorted({m.label for m in mistakes}),
+        "predicted": sorted({m.predicted for m in mistakes}),
+        "omitted": [(head.name, n) for head in ranked if (n := comparison.omitted.get(head.name))],
+        "data": {
+            "heads": [head.name for head in ranked],
+            "names": comparison.class_names,
+            "order": [
+                c
+                for _, block in _blocks(comparison.families, len(comparison.class_names))
+                for c in block
+            ],
+            "omitted": [comparison.omitted.get(head.name, 0) for head in ranked],
+            "page": PICTURES_A_PAGE,
+            # A picture that stands in the page already is not carried twice.
+            "images": [[image, None if image in first else pictures[image]] for image in images],
+            "mistakes": [
+                [place[m.head], images[m.image_id], m.label, m.predicted, round(m.probability, 4)]
+                for m in mistakes
+            ],
+        },
     }
 
 
-def _check(heads: list[HeadResult], n_classes: int) -> None:
+def _figures(heads: list[HeadResult], colours: list[str]) -> dict[str, object]:
+    """The charts, by the name under which the template draws them; None for one without data."""
+    bounds = [
+        bound
+        for head in heads
+        for score in (head.validation, head.test)
+        for bound in (score.accuracy_low, score.accuracy_high)
+    ]
+    learnt = [
+        entry[key]
+        for head in heads
+        for entry in head.history
+        for key in ("accuracy", "val_accuracy")
+        if math.isfinite(entry.get(key, math.nan))
+    ]
+    y = charts.shares("accuracy", learnt)
+    sizes = list(dict.fromkeys(size for head in heads for size in head.sizes))
+    tracks = sorted({tracks for head in heads for tracks in head.curve})
+    leaks = [head.leak for head in heads]
+
+    def compared(label: str, x: charts.Axis, y: str, of: list[dict[Any, Share]]) -> charts.Chart:
+        named = [(head.name, style) for head, style in zip(heads, colours, strict=True)]
+        rows = [(*who, shares) for who, shares in zip(named, of, strict=True) if shares]
+        return charts.compared(label, x, y, rows)
+
+    return {
+        "accuracy_axis": charts.shares("accuracy", bounds, 0.001),
+        "learning": [charts.learning_curves(head, y) for head in heads],
+        "sweeps": [charts.sweep_charts(head) for head in heads],
+        "reliability": [charts.reliability(head) for head in heads],
+        "sizes": sizes
+        and compared(
+            "Test accuracy by size of the image",
+            charts.categories("size of the image", sizes, charts.WIDE),
+            "test accuracy",
+            [head.sizes for head in heads],
+        ),
+        "tracks": tracks,
+        "growth": tracks
+        and compared(
+            "Validation accuracy by number of training tracks",
+            charts.fitting("training tracks", tracks, charts.WIDE),
+            "validation accuracy",
+            [head.curve for head in heads],
+        ),
+        "leak": any(leaks)
+        and compared(
+            "Accuracy on frames held out at random, on tracks held out, and on test",
+            charts.categories("", LEAK, charts.WIDE),
+            "accuracy",
+            [
+                dict(zip(LEAK, (leak.frames, leak.tracks, leak.test), strict=True)) if leak else {}
+                for leak in leaks
+            ],
+        ),
+    }
+
+
+def _check(comparison: Comparison) -> None:
+    heads, n_classes = comparison.heads, len(comparison.class_names)
     if not heads:
         raise ValueError("no heads to report; expected at least one")
     for head in heads:
@@ -192,84 +211,80 @@ def _check(heads: list[HeadResult], n_classes: int) -> None:
             raise ValueError(
                 f"heads {heads[0].name!r} and {head.name!r} were scored on different test images"
             )
+    names = {head.name for head in heads}
+    if len(names) < len(heads):
+        raise ValueError(f"{len(heads)} heads have {len(names)} names; expected one each")
+    for m in comparison.mistakes:
+        if m.head not in names or not {m.label, m.predicted} <= set(range(n_classes)):
+            raise ValueError(f"mistake {m} names a head or a class that is not compared")
+        if m.image_id not in comparison.pictures:
+            raise ValueError(f"no picture of {m.image_id!r}; expected one for every mistake")
 
 
-def render(
-    heads: list[HeadResult],
-    class_names: list[str],
-    families: dict[str, list[int]],
-    provenance: Provenance,
-) -> str:
-    """Lay the results out as one HTML page.
+def render(comparison: Comparison) -> str:
+    """Lay a comparison out as one HTML page.
 
     Args:
-        heads: At least one; all scored on the same test images. Colours follow this order.
-        class_names: C names, by class number.
-        families: Class numbers by family, in the order in which to draw them; classes that no
-            family names come last.
-        provenance: Facts and warning about the run.
+        comparison: At least one head; all scored on the same test images. Colours follow the
+            order of its heads. Classes that no family names come last.
 
     Returns:
         The page, to be written as UTF-8.
 
     Raises:
-        ValueError: No heads, or scores that do not fit the classes or one another.
+        ValueError: No heads, or scores or mistakes that do not fit the classes or one another.
     """
-    n = len(class_names)
-    _check(heads, n)
-    blocks = _blocks(families, n)
+    _check(comparison)
+    n = len(comparison.class_names)
+    ranking = sorted(range(len(comparison.heads)), key=lambda k: -comparison.heads[k].test.accuracy)
+    heads = [comparison.heads[k] for k in ranking]
+    colours = [charts.colour(k) for k in ranking]
+    matrices = [head.test.confusion for head in heads]
+    counts = matrices[0].sum(axis=1).tolist()
+    blocks = _blocks(comparison.families, n)
     order = [c for _, members in blocks for c in members]
-    bounds = [
-        bound
-        for head in heads
-        for score in (head.validation, head.test)
-        for bound in (score.accuracy_low, score.accuracy_high)
-    ]
-    shares = [
-        entry[key]
-        for head in heads
-        for entry in head.history
-        for key in ("accuracy", "val_accuracy")
-    ]
-    curve_axis = _axis(shares or [0.0, 1.0], *CURVE_Y, smallest_step=0.01)
-    ranking = sorted(range(len(heads)), key=lambda k: -heads[k].test.accuracy)
-    ranked = [heads[k] for k in ranking]
-    cells = [_cells(head.test.confusion) for head in ranked]
+    best = max(range(len(heads)), key=lambda k: (heads[k].validation.accuracy, -ranking[k]))
+    cells = [_cells(matrix) for matrix in matrices]
     few = sum(len(row) for rows in cells for row in rows) <= NAMED_CELLS
-    worst_recall = {
-        c: min((r for head in heads if (r := head.test.recall[c]) is not None), default=math.inf)
-        for c in range(n)
-    }
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": _percent,
-        "duration": _duration,
-        "plain": _plain,
-        "shorten": _shorten,
-        "px": lambda value: f"{round(value, 1):g}",
-        "shade": _shade,
-    }
-    return environment.get_template("report.html.j2").render(
-        confidence=_percent(provenance.confidence, 0),
-        heads=ranked,
-        colours=[f"h{k % COLOURS}" + (" alt" if k >= COLOURS else "") for k in ranking],
-        names=class_names,
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters |= FILTERS
+    return environment.get_template("page.html.j2").render(
+        provenance=comparison.provenance,
+        confidence=percent(comparison.provenance.confidence, 0),
+        throughput=throughput(comparison.provenance.throughput),
+        heads=heads,
+        colours=colours,
+        ranks=[
+            1 + sum(other.test.correct > head.test.correct for other in heads) for head in heads
+        ],
+        used=best,
+        names=comparison.class_names,
         blocks=blocks,
         order=order,
         position={c: place for place, c in enumerate(order)},
-        counts=heads[0].test.confusion.sum(axis=1).tolist(),
-        accuracy_axis=_axis(bounds, *PLOT_X, smallest_step=0.001),
-        worst=[_worst(rows) for rows in cells],
+        counts=counts,
         cells=cells,
-        cell_names=class_names if few else range(n),
-        by_recall=sorted(range(n), key=lambda c: (worst_recall[c], c)),
-        curve_axis=curve_axis,
-        curves=[_curve(head, curve_axis) for head in ranked],
-        provenance=provenance,
+        cell_names=comparison.class_names if few else range(n),
+        worst=_worst_of_all(matrices),
+        own_worst=[_worst([matrix], 1) for matrix in matrices],
+        place={head.name: k for k, head in enumerate(heads)},
+        pairs=comparison.pairs,
+        duels={(pair.first, pair.second): pair for pair in comparison.pairs},
+        by_class=_by_class(heads, comparison.class_names, counts),
+        by_family=_by_group([head.families for head in heads]),
+        by_size=_by_group([head.sizes for head in heads]),
+        gallery=_gallery(comparison, heads, best),
+        script=Markup(script),  # noqa: S704 - a file of this package
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704
+        digest=digest,
+        **_figures(heads, colours),
     )

@@ -1,6 +1,5 @@
 """Trained heads on disk: JSON and plain arrays, nothing that executes."""
 
-import itertools
 import json
 import zipfile
 import zlib
@@ -9,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from pipeline.errors import InputError
-from pipeline.heads import KINDS, Head
-from pipeline.scaling import Scaling
+from pipeline.head import Head
+from pipeline.heads import KINDS
+
+
+def settings_of(head: Head) -> dict[str, Any]:
+    """Its hyper-parameters by name, JSON-ready."""
+    return {entry.name: getattr(head, entry.name) for entry in fields(head) if entry.init}
 
 
 def save_head(head: Head, folder: Path, facts: dict[str, Any]) -> None:
@@ -28,22 +31,13 @@ def save_head(head: Head, folder: Path, facts: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # First gone, last written: arrays never stand beside the settings of another head.
     (folder / "head.json").unlink(missing_ok=True)
-    arrays: dict[str, NDArray[Any]] = {
-        f"{part}{number}": array
-        for number, pair in enumerate(head.layers_)
-        for part, array in zip("Wb", pair, strict=True)
-    }
-    arrays["classes"] = head.classes_
-    if head.scaling == "standardize":
-        arrays |= {"mean": head.scaling_.mean_, "scale": head.scaling_.scale_}
-    settings = {entry.name: getattr(head, entry.name) for entry in fields(head) if entry.init}
+    np.savez(folder / "arrays.npz", **head.state())  # type: ignore[arg-type]
     document = {
-        "settings": settings,
-        "chosen": head.chosen_,
-        "history": head.history_,
+        "kind": head.kind,
+        "settings": settings_of(head),
+        "temperature": head.temperature_,
         "facts": facts,
     }
-    np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
     (folder / "head.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -51,29 +45,22 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
     """Read what `save_head` wrote.
 
     Returns:
-        The fitted head and the facts saved with it.
+        The fitted head, without its history, and the facts saved with it.
 
     Raises:
         InputError: Absent, or not what it writes.
     """
     try:
         document = json.loads((folder / "head.json").read_text())
-        settings = document["settings"]
-        head = TypeAdapter(KINDS[settings["kind"]]).validate_json(json.dumps(settings))
-        head.chosen_, head.history_ = document["chosen"], document["history"]
+        settings = json.dumps(document["settings"])
+        head: Head = TypeAdapter(KINDS[document["kind"]]).validate_json(settings)
+        head.temperature_, head.history_ = float(document["temperature"]), []
         facts = document["facts"]
-        head.scaling_ = Scaling(head.scaling)
         with (
             (folder / "arrays.npz").open("rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
-            if head.scaling == "standardize":
-                head.scaling_.mean_, head.scaling_.scale_ = arrays["mean"], arrays["scale"]
-            head.classes_ = arrays["classes"]
-            numbers = itertools.takewhile(lambda i: f"W{i}" in arrays, itertools.count())
-            head.layers_ = [(arrays[f"W{i}"], arrays[f"b{i}"]) for i in numbers]
-        if not head.layers_:
-            raise ValueError("no weights")
+            head.restore(dict(arrays))
     except FileNotFoundError as error:
         raise InputError(
             f"{folder}: no trained head ({error.filename} is missing); run `dvc repro`"

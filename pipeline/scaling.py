@@ -1,47 +1,88 @@
-"""What a head does to the features first. N rows, D features."""
+"""What a head does to the features first. N rows, D features, K components."""
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
 
 Floats = NDArray[np.float32]
+Features = NDArray[np.floating[Any]]
+Blocks = Sequence[Features]  # one (N, D) array for each cached layer; the same rows in all
 Kind = Literal["none", "standardize", "l2", "sqrt_l2"]
+
+_POWER_ITERATIONS = 2
 
 
 class Scaling:
-    """``fit`` on training rows, ``transform`` any rows: scikit-learn's contract, in float32.
+    """Cached layers to one matrix, by what was learnt on training rows.
 
-    ``standardize``: each feature to mean 0 and deviation 1 over the training rows (a feature that
-    is constant there becomes 0). ``l2``: each row to unit length. ``sqrt_l2``: sign(x) sqrt|x|,
-    then unit length (the Hellinger map of Arandjelović and Zisserman, CVPR 2012).
+    Each layer by itself, by ``kind``: ``none``; ``standardize``: each feature to deviation 1 over
+    the training rows (one that is constant there becomes 0); ``l2``: each row to unit length;
+    ``sqrt_l2``: sign(x) sqrt|x|, then unit length (the Hellinger map of Arandjelović and
+    Zisserman, CVPR 2012). Then the layers side by side, minus the mean of the training rows:
+    activations share a large mean, along which every optimiser crawls. Then, with
+    ``components``, rotated onto at most so many leading principal components of the training rows.
+
+    Attributes:
+        scale_: (D,) float32, with ``standardize``.
+        mean_: (D,) float32; D over all layers.
+        basis_: (D, K) float32, with ``components``.
     """
 
-    def __init__(self, kind: Kind) -> None:
-        """Choose the kind."""
+    def __init__(self, kind: Kind, components: int | None = None) -> None:
+        """Choose the kind, and the number of components or None for all features as they are."""
         self.kind = kind
+        self.components = components
 
-    def fit(self, x: NDArray[np.floating]) -> Self:
-        """Learn what the kind needs from training rows, (N, D)."""
-        if self.kind == "standardize":
-            self.mean_ = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-            deviation = x.std(axis=0, dtype=np.float64).astype(np.float32)
-            self.scale_ = np.where(deviation > 0, 1 / np.where(deviation > 0, deviation, 1), 0)
-        return self
+    @property
+    def learned(self) -> list[str]:
+        """Names of the arrays that this kind learns."""
+        wanted = {
+            "scale_": self.kind == "standardize",
+            "mean_": True,
+            "basis_": self.components is not None,
+        }
+        return [name for name, is_wanted in wanted.items() if is_wanted]
 
-    def transform(self, x: NDArray[np.floating]) -> Floats:
-        """(N, D) to a new (N, D) float32."""
-        if self.kind == "none":
-            return x.astype(np.float32)
+    def fit_transform(self, blocks: Blocks) -> Floats:
+        """Learn from training rows, (N, D) for each layer, and scale them."""
         if self.kind == "standardize":
-            out: Floats = np.subtract(x, self.mean_, dtype=np.float32)
+            deviation = np.concatenate([block.std(axis=0, dtype=np.float64) for block in blocks])
+            scale = np.divide(1, deviation, where=deviation > 0, out=np.zeros_like(deviation))
+            self.scale_: Floats = scale.astype(np.float32)
+        x = self._by_row(blocks)
+        self.mean_: Floats = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+        x -= self.mean_
+        if self.components is None:
+            return x
+        _, _, axes = randomized_svd(
+            x, min(self.components, *x.shape), n_iter=_POWER_ITERATIONS, random_state=0
+        )
+        self.basis_: Floats = np.ascontiguousarray(axes.T, np.float32)
+        return x @ self.basis_
+
+    def transform(self, blocks: Blocks) -> Floats:
+        """(N, D) for each layer to a new (N, D) or (N, K) float32."""
+        x = self._by_row(blocks)
+        x -= self.mean_
+        return x if self.components is None else x @ self.basis_
+
+    def _by_row(self, blocks: Blocks) -> Floats:
+        out = np.empty((len(blocks[0]), sum(block.shape[1] for block in blocks)), np.float32)
+        start = 0
+        for block in blocks:
+            part = out[:, start : start + block.shape[1]]
+            start += block.shape[1]
+            if self.kind == "sqrt_l2":
+                np.sqrt(np.abs(block), out=part, dtype=np.float32, casting="same_kind")
+                np.copysign(part, block, out=part)
+            else:
+                part[:] = block
+            if self.kind in ("l2", "sqrt_l2"):
+                length = np.sqrt(np.einsum("nd,nd->n", part, part, dtype=np.float64))
+                part /= np.where(length > 0, length, 1).astype(np.float32)[:, None]
+        if self.kind == "standardize":
             out *= self.scale_
-            return out
-        if self.kind == "sqrt_l2":
-            out = np.sqrt(np.abs(x), dtype=np.float32)
-            np.copysign(out, x, out=out)
-        else:
-            out = x.astype(np.float32)
-        length = np.sqrt(np.einsum("nd,nd->n", out, out, dtype=np.float64)).astype(np.float32)
-        out /= np.where(length > 0, length, 1)[:, None]
         return out

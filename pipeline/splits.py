@@ -1,8 +1,14 @@
-"""Training and validation rows, divided by track."""
+"""Training and validation rows, divided by track; and, to show what that is for, by frame.
+
+A fold is a pair of sorted int64 row numbers, (train, val).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+Rows = NDArray[np.int64]
+Fold = tuple[Rows, Rows]
 
 
 def split_by_track(
@@ -50,3 +56,77 @@ def split_by_track(
                 "choose it nearer to 0.5"
             )
     return np.flatnonzero(~val), np.flatnonzero(val)
+
+
+def k_folds_by_track(
+    track: NDArray[np.int64], label: NDArray[np.int64], *, folds: int, seed: int
+) -> list[Fold]:
+    """As `split_by_track`, but so that each row is in validation exactly once.
+
+    Args:
+        track: (N,) int64; equal values show the same physical sign.
+        label: (N,) int64, stratified by.
+        folds: How many, at least 2.
+        seed: Of the shuffle.
+
+    Raises:
+        ValueError: Too few tracks for each class to be on both sides of every fold.
+    """
+    _, first = np.unique(track, return_index=True)
+    classes, per_class = np.unique(label[first], return_counts=True)
+    if folds < 2 or per_class.min() < 2:
+        raise ValueError(
+            f"{folds} folds, and class {classes[per_class.argmin()]} has {per_class.min()} tracks; "
+            "expected at least two of each"
+        )
+    if (rows := np.unique(label, return_counts=True)[1].min()) < folds:
+        raise ValueError(f"{folds} folds, and a class of {rows} images; choose fewer folds")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    found = []
+    for train, val in splitter.split(track, label, track):
+        if len(np.unique(label[train])) < len(classes):
+            raise ValueError(
+                f"split.folds {folds} leaves a class without a training track in one fold; choose "
+                "more folds, or another split.seed"
+            )
+        found.append((train.astype(np.int64), val.astype(np.int64)))
+    return found
+
+
+def split_by_frame(label: NDArray[np.int64], *, n_val: int, seed: int) -> Fold:
+    """Split rows at random, stratified by class: the mistake that splits by track avoid.
+
+    Args:
+        label: (N,) int64.
+        n_val: Rows held out.
+        seed: Of the shuffle.
+    """
+    train, val = train_test_split(
+        np.arange(len(label)), test_size=n_val, stratify=label, random_state=seed
+    )
+    return np.sort(train), np.sort(val)
+
+
+def some_tracks(
+    track: NDArray[np.int64], label: NDArray[np.int64], *, fraction: float, seed: int
+) -> Rows:
+    """Rows of a share of the tracks: of each class the same share, but at least one track.
+
+    For one seed, the tracks of a smaller fraction are among those of a larger one.
+
+    Args:
+        track: (N,) int64.
+        label: (N,) int64; a track's class is that of its first row.
+        fraction: In (0, 1].
+        seed: Of the choice.
+
+    Returns:
+        Sorted int64 row numbers.
+    """
+    tracks, first = np.unique(track, return_index=True)
+    rng = np.random.default_rng(seed)
+    kept = []
+    for c in np.unique(label[first]):
+        mine = rng.permutation(tracks[label[first] == c])
+        kept.append(mine[: max(1, round(fraction * len(mine)))])
+    return np.flatnonzero(np.isin(track, np.concatenate(kept)))

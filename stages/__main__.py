@@ -19,13 +19,17 @@ from pipeline.archives import local_path
 from pipeline.index import index_blocks
 from stages import predict as images
 from stages.console import bar, run
-from stages.extract import INDEX, STORE, columns_of
+from stages.extract import columns_of
+from stages.files import write_text
 from stages.params import load_params
+from stages.places import INDEX, STORE
 from stages.repair import recompute, repair_remote
 from stages.repair import repair as repair_store
 from stages.scratch import entries as scratch_entries
 from stages.scratch import remove
-from stages.text import layer_text, print_answer, print_difference
+from stages.text import SEEDED, layer_text, print_answer, print_difference
+from stages.trials import forget as forget_trials
+from stages.trials import nbytes as trials_nbytes
 
 app = typer.Typer(
     help="Look at a feature store, trust it, and use what was trained on it.",
@@ -35,22 +39,41 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 Store = Annotated[str, typer.Argument(help="A local path or an fsspec address.", metavar="STORE")]
-Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
+Images = Annotated[
+    list[str],
+    typer.Argument(help="Image files, folders of them, or patterns such as 'a/**/*.jpg'."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.command()
-def predict(files: Images, head: str | None = None, as_json: Json = False) -> None:
+def predict(
+    files: Images,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A trained head; else the best on validation."),
+    ] = None,
+    neighbours: Annotated[
+        int, typer.Option(metavar="K", min=0, help="Also the K most similar training images.")
+    ] = 0,
+    html: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Also write a page with the pictures.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Traffic signs: the five likeliest, by the head best on validation or by --head NAME."""
     params = load_params()
-    answer = images.predict(params, head, images.image_files(files))
-    seeded = params.base.weights == "seeded"
+    found = images.image_files(files)
+    answer = images.predict(params, head, found, neighbours)
+    notices = images.notices(params)
+    if html is not None:
+        write_text(html, images.page(answer, found, notices))
     if as_json:
-        _json(answer | {"seeded": seeded})
+        _json(answer | {"seeded": params.base.weights == "seeded"})
         return
-    print_answer(answer, f"head {answer['head']}", seeded)
-    if params.base.crop == "roi":
-        print("The head was trained on crops of the sign; images here are taken whole.")
+    print_answer(answer, f"head {answer['head']}", notices)
+    if html is not None:
+        print(f"with the pictures: {html}")
 
 
 @app.command()
@@ -61,7 +84,7 @@ def classify(files: Images, as_json: Json = False) -> None:
     if as_json:
         _json(answer | {"seeded": seeded})
     else:
-        print_answer(answer, "ImageNet classes", seeded)
+        print_answer(answer, "ImageNet classes", [SEEDED] if seeded else [])
 
 
 @app.command()
@@ -198,22 +221,21 @@ def export(
 
 @app.command()
 def scratch(as_json: Json = False) -> None:
-    """List what can be reused: finished and unfinished stores, their size, age and origin."""
-    found = scratch_entries()
+    """List what can be reused: stores, finished or not, with size, age and origin; trials."""
+    found, trials = scratch_entries(), trials_nbytes()
     if as_json:
-        _json(
-            [
-                {
-                    "path": str(entry.path),
-                    "nbytes": entry.nbytes,
-                    "age_days": round(entry.age_s / 86400, 2),
-                    "fingerprint": entry.store.fingerprint if entry.store else None,
-                    "shards": len(entry.store.present_shards()) if entry.store else 0,
-                    "of_shards": len(entry.store.layout.shards) if entry.store else 0,
-                }
-                for entry in found
-            ]
-        )
+        stores = [
+            {
+                "path": str(entry.path),
+                "nbytes": entry.nbytes,
+                "age_days": round(entry.age_s / 86400, 2),
+                "fingerprint": entry.store.fingerprint if entry.store else None,
+                "shards": len(entry.store.present_shards()) if entry.store else 0,
+                "of_shards": len(entry.store.layout.shards) if entry.store else 0,
+            }
+            for entry in found
+        ]
+        _json({"stores": stores, "trials_nbytes": trials})
         return
     for entry in found:
         print(f"{entry.path}  {entry.nbytes / 1e6:,.1f} MB, {entry.age_s / 86400:.1f} days old")
@@ -227,23 +249,25 @@ def scratch(as_json: Json = False) -> None:
             f"crop {made_by['crop']}, {entry.store.layout.rows:,} rows, "
             f"{len(entry.store.present_shards())} of {len(shards)} shards"
         )
-    print(f"{sum(entry.nbytes for entry in found) / 1e6:,.1f} MB in all")
+    print(f"trials of heads: {trials / 1e6:,.1f} MB")
+    print(f"{(trials + sum(entry.nbytes for entry in found)) / 1e6:,.1f} MB in all")
 
 
 @app.command()
 def prune(
     older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="Only stores older than this.")
+        float | None, typer.Option(metavar="DAYS", min=0, help="Only what is older than this.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every store in scratch.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All of scratch.")] = False,
 ) -> None:
-    """Delete stores in scratch. Published features stay; what is deleted is computed again."""
+    """Delete stores and trials in scratch; results stay, what is deleted is computed again."""
     if everything == (older_than is not None):
         raise typer.BadParameter("say which: --older-than DAYS or --all")
     found = [e for e in scratch_entries() if everything or e.age_s > 86400 * (older_than or 0)]
     for entry in found:
         remove(entry)
-    print(f"removed {len(found)} stores, {sum(e.nbytes for e in found) / 1e6:,.1f} MB")
+    freed = forget_trials(older_than) + sum(entry.nbytes for entry in found)
+    print(f"removed {len(found)} stores and trials of heads, {freed / 1e6:,.1f} MB")
 
 
 def _expected(store: str, opened: FeatureStore) -> Iterator[Columns]:

@@ -1,125 +1,104 @@
-"""``compare``: every head on the same rows; the only stage that looks at test labels."""
+"""``compare``: every head on the same rows; the only stage that reads test labels."""
 
 import json
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cache.store import FeatureStore, open_store
 from pipeline.classes import CLASS_NAMES, FAMILIES
+from pipeline.comparison import Pair, compare_pairs
 from pipeline.errors import InputError
-from pipeline.heads import Head
-from pipeline.report import HeadResult, Provenance, render
-from pipeline.saved import load_head
-from pipeline.scores import Score, score
+from pipeline.index import read_index
+from pipeline.report import render
+from pipeline.results import Comparison, HeadResult, Mistake, Provenance
+from pipeline.scores import Score, by_group, score
+from pipeline.table import comparison_text
+from pipeline.thumbnails import Thumbnails
+from stages.answers import Answers, studied, sweep_of
 from stages.console import run, say
 from stages.files import write_json, write_table, write_text
-from stages.params import Params, load_params, stated
-from stages.rows import training_rows
+from stages.params import Params, load_params
+from stages.places import AUDIT, EXTRACTED, INDEX, RESULTS, THUMBNAILS
 
-STORE = Path("data/features.zarr")
-MODELS = Path("models")
-RESULTS = Path("results")
-TRAINING = RESULTS / "training"
-HEADLINE = ("accuracy", "accuracy_low", "accuracy_high", "macro_recall", "correct", "rows")
-
-
-def predictions(
-    store: FeatureStore, head: Head, layer: str, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """A head's class and its probability for rows of the store, (n,) each."""
-    parts = np.array_split(rows, max(1, len(rows) // store.layout.shard_rows))
-    proba = np.concatenate([head.predict_proba(store.features(layer, part)) for part in parts])
-    return head.classes_[proba.argmax(axis=1)], proba.max(axis=1)
+LISTED_MISTAKES = 300  # of each head, the most confident: a few megabytes of page in all
+SIZES_PX = (0, 30, 40, 50, 70, 100)
+HEADLINE = (
+    "accuracy", "accuracy_low", "accuracy_high", "top5", "macro_recall", "nll", "ece", "correct",
+    "rows",
+)  # fmt: skip
 
 
-def compare_head(
-    params: Params, store: FeatureStore, name: str, rows: dict[str, NDArray[np.int64]]
-) -> tuple[HeadResult, pd.DataFrame]:
-    """Score one trained head, and list what it said of every row.
-
-    Raises:
-        InputError: No such trained head, or one trained on other features.
-    """
-    head, facts = load_head(MODELS / name)
-    if facts["fingerprint"] != store.fingerprint:
-        raise InputError(
-            f"{MODELS / name}: trained on features {facts['fingerprint'][:16]}, the store holds "
-            f"{store.fingerprint[:16]}; run `dvc repro`"
-        )
-    label, image_id = store.column("label"), store.column("image_id")
-    scores: dict[str, Score] = {}
-    said = []
-    for part, numbers in rows.items():
-        predicted, probability = predictions(store, head, facts["features"], numbers)
-        scores[part] = score(label[numbers], predicted, len(CLASS_NAMES), params.compare.confidence)
-        said.append(
-            pd.DataFrame(
-                {
-                    "image_id": image_id[numbers],
-                    "split": part,
-                    "label": label[numbers],
-                    "predicted": predicted,
-                    "probability": probability.round(6),
-                }
-            )
-        )
-    training = json.loads((TRAINING / f"{name}.json").read_text())
-    settings = {key: value for key, value in params.heads[name].items() if key != "kind"}
+def head_result(params: Params, name: str, answers: Answers) -> HeadResult:
+    """Score one head."""
+    confidence, training = params.compare.confidence, answers.training
+    truth, right = answers.test["label"].to_numpy(), answers.test_right.to_numpy()
+    family = np.array([_family(label) for label in truth])
+    size = np.digitize(answers.test[["width", "height"]].max(axis=1), SIZES_PX) - 1
+    sizes = [_size_name(k) for k in range(len(SIZES_PX))]
     result = HeadResult(
         name=name,
-        kind=head.kind,
-        features=facts["features"],
-        scaling=head.scaling,
-        settings=settings,
-        chosen=head.chosen_,
+        kind=training["kind"],
+        features=training["features"],
+        settings=training["settings"],
+        temperature=training["temperature"],
         seconds=training["seconds"],
-        validation=scores["validation"],
-        test=scores["test"],
-        history=head.history_,
+        validation=score(
+            answers.validation["label"].to_numpy(),
+            answers.validation_proba,
+            confidence=confidence,
+            track=answers.validation["track"].to_numpy(),
+        ),
+        test=score(truth, answers.test_proba[0], confidence=confidence),
+        seeds=[float(np.mean(proba.argmax(axis=1) == truth)) for proba in answers.test_proba],
+        sweep=sweep_of(name, training["searched"]),
+        history=training["history"],
+        families=by_group(right, family, list(FAMILIES), confidence),
+        sizes=by_group(right, np.array(sizes)[size], sizes, confidence),
     )
-    return result, pd.concat(said)
+    return studied(result, confidence) if name in params.study.heads else result
 
 
 def metrics(heads: list[HeadResult]) -> dict[str, Any]:
     """The headline figures, as ``dvc metrics show`` lists them."""
-    return {
-        part: {
-            head.name: {key: value for key, value in asdict(result).items() if key in HEADLINE}
-            for head in heads
-            for result in [head.validation if part == "validation" else head.test]
-        }
-        for part in ("test", "validation")
-    }
+
+    def figures(scored: Score) -> dict[str, Any]:
+        return {key: value for key, value in asdict(scored).items() if key in HEADLINE}
+
+    test = {head.name: figures(head.test) for head in heads}
+    for head in heads:
+        if head.seed_deviation is not None:
+            test[head.name]["seed_deviation"] = head.seed_deviation
+    return {"test": test, "validation": {head.name: figures(head.validation) for head in heads}}
 
 
-def table(heads: list[HeadResult], confidence: float) -> str:
-    """The comparison as text, best on test first."""
-    width = max(len("head"), *(len(head.name) for head in heads))
-    columns = f"{'accuracy':>8}  {f'{100 * confidence:g} % interval':<15} {'recall':>7}"
-    lines = [
-        f"{'':{width}}  {'validation':<34} {'test':<34}".rstrip(),
-        f"{'head':{width}}  {columns}   {columns}   chosen",
+def mistakes_of(name: str, answers: Answers) -> list[Mistake]:
+    """Every test image that a head gets wrong, the most confident first."""
+    proba = answers.test_proba[0]
+    predicted, top = proba.argmax(axis=1), proba.max(axis=1)
+    wrong = np.flatnonzero(~answers.test_right.to_numpy())
+    ids, label = answers.test.index.to_numpy(), answers.test["label"].to_numpy()
+    return [
+        Mistake(name, str(ids[k]), int(label[k]), int(predicted[k]), float(top[k]))
+        for k in wrong[np.argsort(-top[wrong], kind="stable")]
     ]
-    for head in sorted(heads, key=lambda head: -head.test.accuracy):
-        shares = (
-            f"{100 * s.accuracy:8.2f}  {100 * s.accuracy_low:5.2f} to {100 * s.accuracy_high:5.2f}"
-            f"{100 * s.macro_recall:10.2f}"
-            for s in (head.validation, head.test)
+
+
+def provenance(params: Params, fingerprint: str) -> Provenance:
+    """What the report says of where its numbers come from.
+
+    Raises:
+        InputError: The heads were trained on other features than were extracted last.
+    """
+    audit = json.loads((AUDIT).read_text())
+    summary = json.loads((EXTRACTED).read_text())
+    if summary["fingerprint"] != fingerprint:
+        raise InputError(
+            f"results/training: heads of features {fingerprint[:16]}, but "
+            f"{summary['fingerprint'][:16]} were extracted; run `dvc repro`"
         )
-        lines.append(f"{head.name:{width}}  {'   '.join(shares)}   {head.chosen}")
-    return "\n".join(lines)
-
-
-def provenance(store: FeatureStore, confidence: float) -> Provenance:
-    """What the report says of where its numbers come from."""
-    audit = json.loads((RESULTS / "audit.json").read_text())
-    summary = json.loads((RESULTS / "extract.json").read_text())
-    made_by, images = store.made_by, audit["images"]
+    made_by, images = summary["made_by"], audit["images"]
     seeded = made_by["weights"] == "seeded"
     facts = [
         ("Images", f"{images['train']:,} training, {images['test']:,} test"),
@@ -127,51 +106,97 @@ def provenance(store: FeatureStore, confidence: float) -> Provenance:
         ("In both sets", f"{len(audit['exact_duplicates']['across'])} images, pixel for pixel"),
         ("Network", f"AlexNet, {made_by['variant']}, {made_by['precision']}"),
         ("Weights", "seeded (random)" if seeded else f"sha256 {made_by['weights_sha256'][:16]}…"),
-        ("Layers cached", ", ".join(f"{k} ({v:,})" for k, v in store.layout.layers.items())),
+        ("Layers cached", ", ".join(f"{k} ({v:,})" for k, v in summary["layers"].items())),
         ("Crop", made_by["crop"]),
-        ("Last base pass", f"{summary['forwarded']:,} images in {summary['seconds']:g} s"),
         ("Device", f"{summary['device']}, {summary['backend']}"),
-        ("Features", store.fingerprint),
+        ("Features", fingerprint),
     ]
     notice = (
         "The base has seeded (random) weights, as stand-ins: these figures show that the pipeline "
         "works and say nothing about the published network."
     )
-    return Provenance(facts, notice if seeded else "", confidence)
+    return Provenance(facts, notice if seeded else "", params.compare.confidence, summary)
+
+
+def write_tables(heads: list[HeadResult], pairs: list[Pair], answers: dict[str, Answers]) -> None:
+    """What other programs read: predictions, confusions, recalls, pairs."""
+    for name, mine in answers.items():
+        tables = [
+            pd.DataFrame(
+                {
+                    "image_id": rows.index,
+                    "split": part,
+                    "label": rows["label"].to_numpy(),
+                    "predicted": proba.argmax(axis=1),
+                    "probability": proba.max(axis=1).round(6),
+                }
+            )
+            for part, rows, proba in (
+                ("validation", mine.validation, mine.validation_proba),
+                ("test", mine.test, mine.test_proba[0]),
+            )
+        ]
+        write_table(RESULTS / "predictions" / f"{name}.csv", pd.concat(tables))
+        named = tables[1][["label", "predicted"]].map(CLASS_NAMES.__getitem__)
+        write_table(RESULTS / "confusion" / f"{name}.csv", named)
+    recall = [
+        {"head": head.name, "class": CLASS_NAMES[c], "recall": part}
+        for head in heads
+        for c, part in enumerate(head.test.recall)
+    ]
+    write_table(RESULTS / "recall.csv", pd.DataFrame(recall))
+    columns = [entry.name for entry in fields(Pair)]
+    write_table(RESULTS / "pairs.csv", pd.DataFrame(list(map(asdict, pairs)), columns=columns))
+
+
+def _family(label: int) -> str:
+    return next((name for name, members in FAMILIES.items() if label in members), "")
+
+
+def _size_name(place: int) -> str:
+    if place == 0:
+        return f"under {SIZES_PX[1]} px"
+    if place == len(SIZES_PX) - 1:
+        return f"{SIZES_PX[place]} px and over"
+    return f"{SIZES_PX[place]} to {SIZES_PX[place + 1] - 1} px"
 
 
 def main() -> None:
-    """Score every head in params.yaml; write metrics, predictions, plots and the report."""
+    """Score every head in params.yaml; write metrics, tables and the report."""
     params = load_params()
-    confidence = params.compare.confidence
-    store = open_store(STORE, stated(params))
-    _, val = training_rows(store, params)
-    rows = {"validation": val, "test": np.flatnonzero(store.column("split") == "test")}
-    if strays := sorted({path.name for path in MODELS.glob("*")} - set(params.heads)):
-        raise InputError(
-            f"{MODELS / strays[0]}: params.yaml has no such head; remove the folder, "
-            f"{TRAINING / strays[0]}.json and results/history/{strays[0]}.csv, and run again"
-        )
-    heads = []
-    for name in params.heads:
-        result, said = compare_head(params, store, name, rows)
-        heads.append(result)
-        write_table(RESULTS / "predictions" / f"{name}.csv", said)
-        tested = said[said["split"] == "test"]
-        names = tested[["label", "predicted"]].map(CLASS_NAMES.__getitem__)
-        write_table(RESULTS / "confusion" / f"{name}.csv", names)
-    recall = [
-        {"head": head.name, "class": CLASS_NAMES[c], "recall": share}
-        for head in heads
-        for c, share in enumerate(head.test.recall)
-    ]
-    write_table(RESULTS / "recall.csv", pd.DataFrame(recall))
+    index = read_index(INDEX).set_index("image_id")
+    answers = {name: Answers(name, index) for name in params.heads}
+    fingerprints = {mine.training["fingerprint"] for mine in answers.values()}
+    if len(fingerprints) > 1:
+        raise InputError("results/training: heads of different features; run `dvc repro`")
+    where = provenance(params, fingerprints.pop())
+    heads = [head_result(params, name, mine) for name, mine in answers.items()]
+    pairs = compare_pairs(
+        {name: mine.test_right.to_numpy() for name, mine in answers.items()},
+        {name: mine.validation_right.to_numpy() for name, mine in answers.items()},
+        next(iter(answers.values())).validation["track"].to_numpy(),
+        confidence=params.compare.confidence,
+    )
+    write_tables(heads, pairs, answers)
     write_json(RESULTS / "metrics.json", metrics(heads))
-    facts = provenance(store, confidence)
-    page = render(heads, list(CLASS_NAMES), FAMILIES, facts)
+    mistakes = {name: mistakes_of(name, mine) for name, mine in answers.items()}
+    listed = [entry for found in mistakes.values() for entry in found[:LISTED_MISTAKES]]
+    with Thumbnails(THUMBNAILS) as thumbnails:
+        pictures = {entry.image_id: thumbnails.jpeg(entry.image_id) for entry in listed}
+    page = render(
+        Comparison(
+            heads=heads,
+            pairs=pairs,
+            class_names=list(CLASS_NAMES),
+            families=FAMILIES,
+            mistakes=listed,
+            omitted={k: max(0, len(found) - LISTED_MISTAKES) for k, found in mistakes.items()},
+            pictures=pictures,
+            provenance=where,
+        )
+    )
     write_text(RESULTS / "report.html", page)
-    lines = ["% of images; recall is the mean over classes", "", table(heads, confidence), ""]
-    text = "\n".join([*lines, facts.notice, ""] if facts.notice else lines)
+    text = comparison_text(heads, pairs, where)
     write_text(RESULTS / "comparison.txt", text)
     say(text)
     say(f"compare: report -> {RESULTS / 'report.html'}")

@@ -23,6 +23,7 @@ from stages.base import FrozenBase, input_keys, load_base
 from stages.console import bar, run, say
 from stages.files import write_json
 from stages.params import Params, load_params
+from stages.places import EXTRACTED, INDEX, STORE
 from stages.scratch import (
     KEYS,
     locked,
@@ -31,10 +32,6 @@ from stages.scratch import (
     source_of,
     unlike_store,
 )
-
-INDEX = Path("data/index.csv")
-STORE = Path("data/features.zarr")
-SUMMARY = Path("results/extract.json")
 
 
 def columns_of(index: pd.DataFrame, crop: str) -> Columns:
@@ -126,6 +123,9 @@ def extract(
         "bytes": sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
         "device": runtime["device"],
         "backend": runtime["backend"],
+        "fingerprint": store.fingerprint,
+        "layers": dict(layout.layers),
+        "made_by": made_by,
     }
 
 
@@ -149,7 +149,7 @@ def main() -> None:
     """Read the settings and the index; write the store and a summary."""
     params = load_params()
     summary = extract(params, read_index(INDEX), STORE)
-    write_json(SUMMARY, summary)
+    write_json(EXTRACTED, summary)
     say(
         "extract: forwarded: {forwarded}, reused: {reused}, duplicates: {duplicates}, "
         "{images_per_second} images/s".format(**summary)

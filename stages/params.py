@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,8 +59,17 @@ class Store(_Section):
 class Split(_Section):
     """Validation tracks."""
 
+    method: Literal["hold_out", "k_fold"]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    folds: Annotated[int, Field(ge=2)]
     seed: int
+
+
+class Study(_Section):
+    """What is asked of some heads beyond the comparison."""
+
+    heads: Annotated[list[str], Field(min_length=1)]
+    fractions: list[Annotated[float, Field(gt=0, lt=1)]]
 
 
 class Compare(_Section):
@@ -76,6 +86,7 @@ class Params(_Section):
     store: Store
     split: Split
     heads: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    study: Study
     compare: Compare
 
 
@@ -144,5 +155,6 @@ def _sentence(fault: Mapping[str, Any], kind: type[Any], where: str) -> str:
 def _keys(kind: Any, path: list[str]) -> list[str]:
     for step in path:
         kind = kind.model_fields[step].annotation
-    fields = getattr(kind, "model_fields", None) or kind.__dataclass_fields__
-    return list(fields)
+    if hasattr(kind, "model_fields"):
+        return list(kind.model_fields)
+    return [entry.name for entry in fields(kind) if entry.init]

@@ -16,8 +16,9 @@ from cache.verify import Finding, damaged_shards
 from pipeline.features import BATCH_ROWS
 from pipeline.index import read_index
 from stages.base import FrozenBase, load_base
-from stages.extract import INDEX, extract
+from stages.extract import extract
 from stages.params import Params
+from stages.places import INDEX
 from stages.scratch import KEYS
 
 

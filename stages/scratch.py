@@ -1,7 +1,6 @@
 """Where unfinished and reusable stores lie, one folder per fingerprint and runtime."""
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -18,16 +17,9 @@ from cache.plan import Source
 from cache.spec import canonical, fingerprint
 from cache.store import FeatureStore
 from cache.writer import StoreWriter
+from stages.places import scratch_root
 
 KEYS = "input_sha256"  # the column that says which content a row's features are of
-
-
-def scratch_root() -> Path:
-    """FC7CACHE_SCRATCH, or ``scratch`` in the project.
-
-    Outside the project it survives ``dvc exp run --temp`` and serves several clones.
-    """
-    return Path(os.environ.get("FC7CACHE_SCRATCH", "scratch"))
 
 
 def scratch_folder(made_by: Mapping[str, Any], runtime: Mapping[str, str]) -> Path:

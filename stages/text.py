@@ -1,10 +1,20 @@
 """What the ``fc7cache`` command prints for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cache.describe import LayerStatistics
 from cache.diff import Difference
+
+SEEDED = "The base has seeded (stand-in) weights: this says nothing about the real network."
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal or a page would obey or hide: control characters and such.
+
+    Names of files may hold anything, and bytes that are no UTF-8 cannot even be printed.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def layer_text(name: str, layer: LayerStatistics) -> str:
@@ -19,14 +29,16 @@ def layer_text(name: str, layer: LayerStatistics) -> str:
     )
 
 
-def print_answer(answer: Mapping[str, Any], what: str, seeded: bool) -> None:
-    """The likeliest classes of each image."""
+def print_answer(answer: Mapping[str, Any], what: str, notices: Sequence[str]) -> None:
+    """The likeliest classes of each image, and the training images most like it, if asked for."""
     for file, best in answer["images"].items():
-        print(f"{file} ({what})")
+        print(f"{printable(file)} ({what})")
         for entry in best:
             print(f"  {100 * entry['probability']:6.2f} %  {entry['name']}")
-    if seeded:
-        print("The base has seeded (stand-in) weights: this says nothing about the real network.")
+        for entry in answer.get("neighbours", {}).get(file, []):
+            print(f"  like {entry['image_id']} ({entry['name']}), cosine {entry['similarity']:.4f}")
+    for notice in notices:
+        print(notice)
 
 
 def print_difference(result: Difference, rtol: float) -> None:

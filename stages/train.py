@@ -1,72 +1,137 @@
-"""``train``: one head on the cached features of the training tracks."""
+"""``train``: one head. Settings chosen on held-out tracks, then fitted on all; test rows unseen.
+
+The fitted head is applied to the features of the test images here, since it is at hand, but
+nothing in this stage reads a test label.
+"""
 
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from dvclive.live import Live
 
 from cache.store import open_store
-from pipeline.errors import InputError
-from pipeline.heads import KINDS, Head
-from pipeline.saved import save_head
+from pipeline.head import probabilities
+from pipeline.saved import save_head, settings_of
+from pipeline.selection import Outcome, Selection, all_classes, refit, select
+from stages.candidates import Candidates, candidates_of
 from stages.console import bar, run, say
-from stages.files import write_json, write_table
-from stages.params import Params, checked, load_params, stated
-from stages.rows import training_rows
-
-STORE = Path("data/features.zarr")
-MODELS = Path("models")
-TRAINING = Path("results/training")
-HISTORY = Path("results/history")
+from stages.files import whole_file, write_json, write_table
+from stages.params import load_params, stated
+from stages.places import MODELS, PROBABILITIES, RESULTS, STORE, SWEEPS, TRAINING
+from stages.rows import folds_of, training_data
+from stages.start import give_start
+from stages.trials import identity_of, remembered
 
 
-def make_head(params: Params, name: str) -> tuple[Head, str | None]:
-    """The untrained head of a block in params.yaml, and the layer it wants.
-
-    Raises:
-        InputError: No such block, an unknown kind, an unknown or missing setting.
-    """
-    if name not in params.heads:
-        raise InputError(f"params.yaml: no head {name!r}; it has {', '.join(params.heads)}")
-    settings = dict(params.heads[name])
-    layer, kind = settings.pop("features", None), settings.get("kind")
-    if kind not in KINDS:
-        raise InputError(
-            f"params.yaml: heads.{name}.kind: expected one of {', '.join(KINDS)}, got {kind!r}"
-        )
-    return checked(KINDS[kind], settings, f"heads.{name}"), layer
+def sweep_table(candidates: Candidates, found: Selection) -> pd.DataFrame:
+    """One row for each candidate and fold: trial, fold, what was searched, how it went."""
+    return pd.DataFrame(
+        [
+            {
+                "trial": place + 1,
+                "fold": fold + 1,
+                **{key: settings_of(head)[key] for key in candidates.searched},
+                "val_accuracy": outcome.accuracy,
+                "val_nll": outcome.nll,
+                "seconds": round(outcome.seconds, 2),
+                "chosen": place == found.chosen,
+            }
+            for place, (head, outcomes) in enumerate(
+                zip(candidates.heads, found.outcomes, strict=True)
+            )
+            for fold, outcome in enumerate(outcomes)
+        ]
+    )
 
 
 def main() -> None:
-    """Train the head that ``--head`` names; write it, and how it went."""
+    """Choose, refit and apply the head that ``--head`` names."""
     parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__)
     parser.add_argument("--head", required=True, metavar="NAME", help="a block under heads:")
     name = parser.parse_args().head
     params = load_params()
-    head, layer = make_head(params, name)
+    candidates = candidates_of(params, name)
+    give_start(params, name, candidates)
     store = open_store(STORE, stated(params))
-    layer = layer or list(store.layout.layers)[-1]
-    train, val = training_rows(store, params)
-    label = store.column("label")
-    x, x_val = store.features(layer, train), store.features(layer, val)
-    say(f"train {name}: {len(train)} images of {layer}, {len(val)} of other tracks to choose on")
+    layers = candidates.layers
     start = time.perf_counter()
-    head.fit(x, label[train], x_val, label[val], lambda total: bar(total=total, desc=name))
-    seconds = time.perf_counter() - start
-    facts = {"features": layer, "fingerprint": store.fingerprint, "made_by": store.made_by}
-    save_head(head, MODELS / name, facts)
-    accuracy = max(entry["val_accuracy"] for entry in head.history_)
-    summary = {"chosen": head.chosen_, "val_accuracy": accuracy, "seconds": round(seconds, 2)}
-    write_json(TRAINING / f"{name}.json", summary)
-    curve = pd.DataFrame(head.history_)
-    curve.insert(0, "step", range(1, len(curve) + 1))
-    write_table(HISTORY / f"{name}.csv", curve)
+    rows, data = training_data(store, layers)
+    folds = folds_of(store.column("track")[rows], data.label, params.split)
     say(
-        f"train {name}: {head.chosen_}, {100 * accuracy:.1f} % on validation, "
+        f"train {name}: {len(candidates.heads)} combinations of settings on {', '.join(layers)}; "
+        f"{len(folds[0][0])} images to train on, {len(folds[0][1])} of other tracks to choose on"
+    )
+    trials = len(candidates.heads) * len(folds)
+    with (
+        Live(str(RESULTS / "live" / name), save_dvc_exp=False, dvcyaml=None, report=None) as live,
+        bar(total=trials, desc=name, unit=" trials") as progress,
+    ):
+
+        def told(place: int, outcome: Outcome) -> None:
+            live.log_metric("sweep/val_accuracy", outcome.accuracy)
+            live.next_step()
+            progress.update()
+
+        found = select(
+            candidates.heads,
+            folds,
+            data,
+            identity_of(store, layers),
+            remembered(),
+            told,
+            progress.set_postfix_str,
+        )
+        history = found.outcomes[found.chosen][0].history
+        for live.step, entry in enumerate(history, start=1):
+            for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+                live.log_metric(f"epoch/{key}", entry[key])
+        heads = refit(found, candidates.seeds, data, progress.set_postfix_str)
+    # What DVC shows of all heads is results/metrics.json, which `compare` writes.
+    Path(live.metrics_file).unlink()
+    accuracy = float(np.mean(found.scores.argmax(axis=1) == data.label[found.rows]))
+    facts = {"features": layers, "fingerprint": store.fingerprint, "made_by": store.made_by}
+    save_head(heads[0], MODELS / name, facts)
+
+    tested = np.flatnonzero(store.column("split") == "test")
+    blocks = [store.features(layer, tested) for layer in layers]
+    image_id = store.column("image_id")
+    path = PROBABILITIES / f"{name}.npz"
+    with whole_file(path) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            validation_id=image_id[rows[found.rows]],
+            validation=probabilities(found.scores, found.temperature),
+            test_id=image_id[tested],
+            test=np.stack(
+                [all_classes(head, head.predict_proba(blocks), data.n_classes, 0) for head in heads]
+            ),
+        )
+    write_table(SWEEPS / f"{name}.csv", sweep_table(candidates, found))
+    settings = settings_of(found.best)
+    chosen = ", ".join(f"{key} {settings[key]}" for key in candidates.searched)
+    seconds = time.perf_counter() - start
+    summary: dict[str, Any] = {
+        "kind": found.best.kind,
+        "features": layers,
+        "settings": settings,
+        "searched": candidates.searched,
+        "seeds": candidates.seeds,
+        "temperature": found.temperature,
+        "val_accuracy": accuracy,
+        "seconds": round(seconds, 2),
+        "fingerprint": store.fingerprint,
+        "history": history,
+    }
+    write_json(TRAINING / f"{name}.json", summary)
+    say(
+        f"train {name}: {chosen or 'nothing to choose'}; {100 * accuracy:.2f} % on validation, "
         f"{seconds:.0f} s -> {MODELS / name}"
     )
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "trials that are done are kept; `dvc repro` goes on from there")

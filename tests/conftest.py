@@ -47,9 +47,12 @@ class Workspace:
         self.set("prepare", source=str(archives), md5=checksums(archives))
         self.set("base", variant="narrow", weights="seeded")
         self.set("store", shard_rows=64, chunk_rows=16)
-        self.set("heads.softmax", epochs=20)
-        self.set("heads.mlp", epochs=20, hidden=32)
-        self.set("heads.logistic", C=[100], max_iter=50)
+        self.set("heads.softmax", learning_rate=[0.01, 0.03], scaling="sqrt_l2")
+        self.set("heads.softmax", components=None, seeds=[0, 1])
+        self.set("heads.mlp", epochs=20, hidden=32, components=64, dropout=0.3, scaling="sqrt_l2")
+        self.set("heads.mlp", learning_rate=0.003, seeds=[0])
+        self.set("heads.logistic", C=[10, 100], max_iter=50, scaling="sqrt_l2")
+        self.set("study", fractions=[0.5])
         return self
 
     def set(self, section: str, **values: Any) -> None:
@@ -62,13 +65,17 @@ class Workspace:
         node.update(values)
         yaml.dump(params, path)
 
+    def env(self, **changes: str) -> dict[str, str]:
+        """The environment, in which ``python`` is this one."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        return os.environ | {"PATH": path} | changes
+
     def run(self, *args: str, status: int = 0, **env: str) -> str:
         """Run ``python -m ARGS`` in the workspace; return what it printed, both streams."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         done = subprocess.run(
             [sys.executable, "-m", *args],
             cwd=self.root,
-            env=os.environ | {"PATH": path} | env,
+            env=self.env(**env),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

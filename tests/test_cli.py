@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Workspace
+from conftest import ROOT, Workspace
 from typer.testing import CliRunner, Result
 
 from cache.errors import StoreError
@@ -177,13 +177,18 @@ def test_classify_names_imagenet_classes(here: Path, finished: Workspace) -> Non
 
 
 def test_scratch_is_listed_and_pruned(here: Path) -> None:
-    (entry,) = json.loads(fc7cache("scratch", "--json").output)
+    said = json.loads(fc7cache("scratch", "--json").output)
+    (entry,) = said["stores"]
     assert entry["fingerprint"] == open_store(STORE).fingerprint
     assert entry["shards"] == entry["of_shards"] == 5
+    assert said["trials_nbytes"] > 10_000
     assert "narrow (seeded weights), fc7, crop full, 290 rows" in fc7cache("scratch").output
     assert fc7cache("prune", "--older-than", "1").output.startswith("removed 0 stores")
+    assert json.loads(fc7cache("scratch", "--json").output) == said
     fc7cache("prune", status=2)
     assert fc7cache("prune", "--all").output.startswith("removed 1 stores")
+    assert json.loads(fc7cache("scratch", "--json").output)["stores"] == []
+    assert json.loads(fc7cache("scratch", "--json").output)["trials_nbytes"] == 0
     assert "sound" in fc7cache("verify", STORE).output
 
 
@@ -193,13 +198,18 @@ def test_the_installed_command_ends_a_mistake_with_one_line(workspace: Workspace
     assert printed.count("\n") == 1
 
 
-def test_the_example_runs(here: Path, finished: Workspace) -> None:
-    from conftest import ROOT
-
-    shutil.copytree(ROOT / "examples", here / "examples")
+@pytest.mark.parametrize(
+    ("example", "begins", "ends"),
+    [
+        ("linear_probe", "ridge on fc7: ", "of 90 test images\n"),
+        ("linear_svc", "C 0.3: ", "% on tracks held out\n"),
+    ],
+)
+def test_the_examples_run(finished: Workspace, example: str, begins: str, ends: str) -> None:
+    shutil.copytree(ROOT / "examples", finished.root / "examples")
     printed = finished.python(
         "import runpy, sys; sys.path.insert(0, '.'); sys.argv = ['x']\n"
-        "runpy.run_path('examples/linear_probe.py')"
+        f"runpy.run_path('examples/{example}.py')"
     )
-    assert printed.startswith("ridge on fc7: ")
-    assert printed.endswith("of 90 test images\n")
+    assert printed.startswith(begins)
+    assert printed.endswith(ends)

@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from pipeline.errors import InputError
 from pipeline.heads import KINDS
+from stages.candidates import candidates_of
 from stages.params import load_params
-from stages.train import make_head
 
 
 def changed(tmp_path: Path, where: str, value: Any) -> Path:
@@ -30,8 +30,9 @@ def changed(tmp_path: Path, where: str, value: Any) -> Path:
 
 def test_the_shipped_file_is_valid_and_every_head_in_it() -> None:
     params = load_params(ROOT / "params.yaml")
-    heads = [make_head(params, name)[0] for name in params.heads]
-    assert {head.kind for head in heads} == set(KINDS)
+    kinds = {candidates_of(params, name).heads[0].kind for name in params.heads}
+    assert kinds == set(KINDS) - {"fine_tuned"}  # which needs pool5 in the cache
+    assert set(params.study.heads) <= set(params.heads)
     assert params.base.variant == "bvlc"
     assert params.base.layers == ["fc7"]
 
@@ -62,19 +63,50 @@ def test_a_bad_setting_gets_one_line(tmp_path: Path, where: str, value: Any, mes
         ("heads.mlp.hiden", 5, r"heads\.mlp\.hiden: unknown key; did you mean 'hidden'\?"),
         ("heads.mlp.hidden", ..., r"heads\.mlp\.hidden: missing"),
         ("heads.mlp.dropout", 1.0, r"heads\.mlp\.dropout: .*less than 1"),
-        ("heads.mlp.kind", "mpl", r"heads\.mlp\.kind: expected one of .*logistic, got 'mpl'"),
-        ("heads.logistic.C", [0], r"heads\.logistic\.C\.0: .*greater than 0"),
+        ("heads.mlp.kind", "mpl", r"heads\.mlp\.kind: expected one of .*logistic.*, got 'mpl'"),
+        ("heads.logistic.C", [0], r"heads\.logistic\.C: .*greater than 0"),
+        ("heads.logistic.C", [], r"heads\.logistic\.C: expected at least one value, got \[\]"),
+        ("heads.mlp.hidden", [64, "x"], r"heads\.mlp\.hidden: .*valid integer, got 'x'"),
+        ("heads.mlp.seed", 1, r"heads\.mlp\.seed: unknown key; expected `seeds`"),
+        ("heads.mlp.seeds", 1, r"heads\.mlp\.seeds: expected a list of different whole numbers"),
+        ("heads.mlp.seeds", [1, 1], r"heads\.mlp\.seeds: .*got \[1, 1\]"),
+        ("heads.ridge.seeds", [1], r"heads\.ridge\.seeds: unknown key"),
+        ("heads.mlp.features", ..., r"heads\.mlp\.features: missing"),
+        ("heads.mlp.features", "pool5", r"heads\.mlp\.features: .*\(fc7\), got 'pool5'; add the"),
+        ("heads.mlp.features", [], r"heads\.mlp\.features: expected null"),
+        ("heads.mlp.features", {"a": 1}, r"heads\.mlp\.features: expected null"),
     ],
 )
 def test_a_bad_head_gets_one_line(tmp_path: Path, where: str, value: Any, message: str) -> None:
     params = load_params(changed(tmp_path, where, value))
     with pytest.raises(InputError, match=message):
-        make_head(params, where.split(".")[1])
+        candidates_of(params, where.split(".")[1])
 
 
 def test_an_absent_head_names_those_there() -> None:
-    with pytest.raises(InputError, match="no head 'svm'; it has softmax, mlp, logistic"):
-        make_head(load_params(ROOT / "params.yaml"), "svm")
+    with pytest.raises(InputError, match="no head 'svm'; it has softmax, mlp, logistic, ridge"):
+        candidates_of(load_params(ROOT / "params.yaml"), "svm")
+
+
+def test_lists_of_values_are_combined_in_the_order_of_the_block() -> None:
+    params = load_params(ROOT / "params.yaml")
+    params.heads["mlp"]["hidden"] = [8, 16, 32]
+    found = candidates_of(params, "mlp")
+    assert found.searched == ["scaling", "hidden", "dropout", "learning_rate"]
+    assert len(found.heads) == 2 * 3 * 2 * 2
+    assert [head.hidden for head in found.heads[:12:4]] == [8, 16, 32]  # type: ignore[attr-defined]
+    assert found.seeds == [0, 1, 2]
+    assert {head.seed for head in found.heads} == {0}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "layers"), [(None, ["fc7"]), ("pool5", ["pool5"]), (["fc7", "pool5"],) * 2]
+)
+def test_a_head_reads_one_layer_or_several(tmp_path: Path, given: Any, layers: list[str]) -> None:
+    path = changed(tmp_path, "base.layers", ["pool5", "fc7"])
+    params = load_params(path)
+    params.heads["ridge"]["features"] = given
+    assert candidates_of(params, "ridge").layers == layers
 
 
 def test_no_file_and_no_yaml(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from cache.store import open_store
 from pipeline.archives import NAMES
 from stages.demo import checksums
 
-HEADS = ["train@softmax", "train@mlp", "train@logistic"]
+NAMES_OF_HEADS = ("softmax", "mlp", "logistic", "ridge", "nearest_mean", "neighbours")
+HEADS = [f"train@{name}" for name in NAMES_OF_HEADS]
+STUDIES = ["study@softmax", "study@ridge"]
 RAN = re.compile(r"^Running stage '([\w@]+)'", re.MULTILINE)
 
 
@@ -41,7 +43,7 @@ def shas(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_graph_goes_from_archives_to_a_report(finished: Workspace) -> None:
-    assert RAN.findall(finished.printed) == ["prepare", "extract", *HEADS, "compare"]
+    assert RAN.findall(finished.printed) == ["prepare", "extract", *HEADS, *STUDIES, "compare"]
     assert not re.search(r"Warning|I0000|Traceback", finished.printed), finished.printed
     assert {k: summary(finished)[k] for k in ("rows", "forwarded", "reused", "duplicates")} == {
         "rows": 290,
@@ -51,18 +53,27 @@ def test_the_graph_goes_from_archives_to_a_report(finished: Workspace) -> None:
     }
     metrics = json.loads((finished.root / "results/metrics.json").read_text())
     for part, rows in (("test", 90), ("validation", 40)):
-        assert set(metrics[part]) == {"softmax", "mlp", "logistic"}
+        assert set(metrics[part]) == set(NAMES_OF_HEADS)
         for figures in metrics[part].values():
             assert figures["rows"] == rows
             assert figures["accuracy"] == figures["correct"] / rows
             assert figures["accuracy_low"] < figures["accuracy"] < figures["accuracy_high"]
+            assert figures["accuracy"] <= figures["top5"] <= 1
+            assert {"macro_recall", "nll", "ece"} <= set(figures)
+    assert metrics["test"]["softmax"]["seed_deviation"] >= 0
     assert metrics["test"]["logistic"]["accuracy"] > 0.5  # chance is 0.2
     for text in ("results/report.html", "results/comparison.txt"):
         assert "seeded (random) weights" in (finished.root / text).read_text()
     plots = json.loads(finished.run("dvc", "plots", "show", "--json"))
     assert not plots.get("errors")
     assert set(plots["data"]) == {
-        *(f"results/history/{head}.csv" for head in metrics["test"]),
+        *(f"results/live/{h}/plots/metrics/sweep/val_accuracy.tsv" for h in NAMES_OF_HEADS),
+        *(
+            f"results/live/{head}/plots/metrics/epoch/{key}.tsv"
+            for head in ("softmax", "mlp")
+            for key in ("loss", "accuracy", "val_loss", "val_accuracy")
+        ),
+        *(f"results/sweeps/{head}.csv" for head in metrics["test"]),
         *(f"results/confusion/{head}.csv" for head in metrics["test"]),
         "results/recall.csv",
     }
@@ -73,11 +84,99 @@ def test_only_what_is_stale_runs_again(finished: Workspace) -> None:
     finished.set("heads.mlp", hidden=8)
     assert RAN.findall(finished.run("dvc", "repro", "--dry")) == ["train@mlp", "compare"]
     finished.set("heads.mlp", hidden=32)
-    edit(finished, "pipeline/heads.py")
-    assert RAN.findall(finished.run("dvc", "repro", "--dry")) == [*HEADS, "compare"]
+    finished.set("heads.ridge", alpha=1)
+    dry = RAN.findall(finished.run("dvc", "repro", "--dry"))
+    assert dry == ["train@ridge", "study@ridge", "compare"]
+    finished.set("heads.ridge", alpha=[0.03, 0.1, 0.3, 1, 3, 10])
+    finished.set("compare", confidence=0.9)
+    assert RAN.findall(finished.run("dvc", "repro", "--dry")) == ["compare"]
+    finished.set("compare", confidence=0.95)
+    edit(finished, "pipeline/linear.py")
+    assert RAN.findall(finished.run("dvc", "repro", "--dry")) == [*HEADS, *STUDIES]
     edit(finished, "pipeline/alexnet.py")
     assert RAN.findall(finished.repro("extract")) == ["extract"]
     assert summary(finished)["forwarded"] == 290  # the base did run, nothing came from scratch
+
+
+def test_probabilities_are_those_of_the_saved_head(finished: Workspace) -> None:
+    finished.python(
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from cache.store import open_store\n"
+        "from pipeline.saved import load_head\n"
+        "store = open_store('data/features.zarr')\n"
+        "place = {name: row for row, name in enumerate(store.column('image_id'))}\n"
+        f"for name in {NAMES_OF_HEADS}:\n"
+        "    head, facts = load_head(Path('models') / name)\n"
+        "    said = np.load(f'results/probabilities/{name}.npz')\n"
+        "    rows = np.array([place[image] for image in said['test_id']])\n"
+        "    proba = head.predict_proba([store.features(x, rows) for x in facts['features']])\n"
+        "    np.testing.assert_allclose(said['test'][0][:, head.classes_], proba, atol=1e-6)\n"
+        "    np.testing.assert_allclose(said['test'].sum(axis=2), 1, atol=1e-5)\n"
+        "    assert not set(said['validation_id']) & set(said['test_id'])\n"
+    )
+
+
+def test_test_labels_change_nothing_before_the_comparison(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    made = {kind: shas(finished.root / kind) for kind in ("models", "results/probabilities")}
+    before = (finished.root / "results/comparison.txt").read_text()
+    source = YAML(typ="safe").load(finished.root / "params.yaml")["prepare"]["source"]
+    lying = tmp_path / "lying"
+    shutil.copytree(source, lying)
+    with zipfile.ZipFile(Path(source) / NAMES["test_labels"]) as archive:
+        (name,) = archive.namelist()
+        header, *rows = archive.read(name).decode().splitlines()
+    rows = [f"{row.rpartition(';')[0]};38" for row in rows]
+    with zipfile.ZipFile(lying / NAMES["test_labels"], "w") as archive:
+        archive.writestr(name, "\r\n".join([header, *rows]))
+    finished.set("prepare", source=str(lying), md5=checksums(lying))
+    finished.repro()
+    assert (finished.root / "results/comparison.txt").read_text() != before
+    for kind, files in made.items():
+        assert shas(finished.root / kind) == files
+
+
+def test_heads_are_chosen_by_k_folds_of_several_layers_and_by_fine_tuning(
+    finished: Workspace,
+) -> None:
+    finished.set("base", layers=["conv5", "pool5", "fc7"])
+    finished.set("split", method="k_fold", folds=3)
+    blocks = YAML(typ="safe").load(finished.root / "params.yaml")["heads"]
+    ridge = blocks["ridge"]
+    tuned = {
+        "kind": "fine_tuned", "features": "pool5", "scaling": "none", "components": None,
+        "start": "base", "dropout": 0.2, "learning_rate": 0.001, "weight_decay": 0,
+        "batch_rows": 32, "epochs": 4, "seeds": [0],
+    }  # fmt: skip
+    params = finished.root / "params.yaml"
+    document = YAML(typ="safe").load(params)
+    document["heads"] = {
+        "one": ridge | {"features": "conv5"},
+        "both": ridge | {"features": ["conv5", "fc7"], "scaling": "sqrt_l2"},
+        "tuned": tuned,
+    }
+    document["study"]["heads"] = ["tuned"]
+    YAML(typ="safe").dump(document, params)
+    shutil.rmtree(finished.root / "models")
+    shutil.rmtree(finished.root / "results")
+    ran = RAN.findall(finished.repro())
+    expected = ["extract", "train@both", "train@one", "train@tuned", "study@tuned", "compare"]
+    assert ran[-6:] == expected  # `prepare` may come from DVC's own cache
+    metrics = json.loads((finished.root / "results/metrics.json").read_text())
+    assert {name: figures["rows"] for name, figures in metrics["validation"].items()} == {
+        "one": 200,
+        "both": 200,
+        "tuned": 200,
+    }
+    sweep = pd.read_csv(finished.root / "results/sweeps/both.csv")
+    assert len(sweep) == 6 * 3
+    assert sweep.loc[sweep["chosen"], "fold"].tolist() == [1, 2, 3]
+    assert "conv5+fc7" in (finished.root / "results/comparison.txt").read_text()
+    finished.set("heads.tuned", features="fc7")
+    printed = finished.run("stages.train", "--head", "tuned", status=2)
+    assert "AlexNet's fc6 expects pool5, got fc7" in printed
 
 
 def test_features_are_those_of_a_plain_loop(finished: Workspace) -> None:

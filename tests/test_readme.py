@@ -1,17 +1,20 @@
 """What the README shows works."""
 
 import re
-from typing import Any
 
 import numpy as np
+import pytest
 from conftest import ROOT
+from heads import X, Y
 from ruamel.yaml import YAML
-from sklearn.linear_model import RidgeClassifier
 from typer.main import get_command
 
-from pipeline import heads
+from pipeline import linear
+from pipeline.head import Head
+from pipeline.selection import Data, select
 from stages.__main__ import app
-from stages.params import checked
+from stages.candidates import candidates_of
+from stages.params import load_params
 
 README = (ROOT / "README.md").read_text()
 
@@ -20,24 +23,43 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-class Bar:
-    def update(self) -> None: ...
+def test_the_head_of_the_readme_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = [block for block in blocks("python") if "LinearSVCHead" in block]
+    (block,) = [block for block in blocks("yaml") if "linear_svc" in block]
+    monkeypatch.setattr(Head, "kinds", Head.kinds | {})
+    monkeypatch.setattr("stages.candidates.KINDS", Head.kinds)
+    exec(source, vars(linear) | {"__name__": "readme"})  # noqa: S102
+    params = load_params(ROOT / "params.yaml")
+    params.heads.update(YAML(typ="safe").load(block))
+    candidates = candidates_of(params, "linear_svc")
+    assert candidates.searched == ["C"]
+    folds = [(np.arange(100), np.arange(100, 160))]
+    label = np.searchsorted(np.unique(Y), Y)
+    found = select(candidates.heads, folds, Data([X], label, 43), "")
+    assert max(outcome.accuracy for (outcome,) in found.outcomes) > 0.6
 
 
-def test_the_head_of_the_readme_can_be_added() -> None:
-    (source,) = [block for block in blocks("python") if "RidgeHead" in block]
-    (block,) = [block for block in blocks("yaml") if "ridge" in block]
-    names: dict[str, Any] = vars(heads) | {"RidgeClassifier": RidgeClassifier}
-    exec(source, names)  # noqa: S102
-    settings = YAML(typ="safe").load(block)["ridge"]
-    assert settings.pop("features") is None
-    head = checked(names["RidgeHead"], settings, "heads.ridge")
-    rng = np.random.default_rng(0)
-    y = np.repeat(np.arange(3), 20)
-    x = np.abs(rng.standard_normal((60, 12)) + 3 * np.eye(3, 12)[y]).astype(np.float32)
-    head.fit(x, y, x, y, lambda total: Bar())
-    assert np.mean(head.classes_[head.predict_proba(x).argmax(axis=1)] == y) > 0.9
-    assert head.history_[0]["val_accuracy"] > 0.9
+def test_the_heads_by_layers_of_the_readme_are_valid() -> None:
+    (block,) = [block for block in blocks("yaml") if "ridge_both" in block]
+    params = load_params(ROOT / "params.yaml")
+    params.heads.update(YAML(typ="safe").load(block)["heads"])
+    params.base.layers[:] = ["conv5", "pool5"]
+    layers = {name: candidates_of(params, name).layers for name in params.heads if "_" in name}
+    assert layers.pop("nearest_mean") == ["pool5"]
+    assert layers == {
+        "ridge_pool5": ["pool5"],
+        "ridge_conv5": ["conv5"],
+        "ridge_both": ["conv5", "pool5"],
+    }
+
+
+def test_the_fine_tuned_block_that_is_commented_out_is_valid() -> None:
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    block = [line[4:] for line in lines if line.startswith("  #   ") or line == "  # fine_tuned:"]
+    params = load_params(ROOT / "params.yaml")
+    params.heads.update(YAML(typ="safe").load("\n".join(block)))
+    params.base.layers[:] = ["pool5", "fc7"]
+    assert candidates_of(params, "fine_tuned").heads[0].kind == "fine_tuned"
 
 
 def test_every_command_and_target_named_exists() -> None:

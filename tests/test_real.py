@@ -14,7 +14,6 @@ from conftest import Workspace
 from cache.store import open_store
 from pipeline.archives import NAMES, Archive
 from pipeline.signs import listed_images
-from pipeline.splits import split_by_track
 from stages.demo import checksums
 
 MIRROR = os.environ.get("FC7CACHE_MIRROR", "")
@@ -71,9 +70,9 @@ def real(tmp_path: Path, small: Path) -> Workspace:
     workspace.set(
         "base", variant="torchvision", weights=WEIGHTS, sha256=sha256(WEIGHTS), layers=["pool5"]
     )
-    workspace.set("split", val_fraction=0.2)
-    workspace.set("heads.softmax", epochs=60, patience=20, batch_rows=16)
-    workspace.set("heads.mlp", epochs=60, patience=20, batch_rows=16, hidden=128)
+    workspace.set("heads.softmax", learning_rate=0.03, components=None, batch_rows=16)
+    workspace.set("heads.mlp", components=256, hidden=128, epochs=30, batch_rows=16)
+    workspace.set("heads.mlp", learning_rate=0.001)
     workspace.set("heads.logistic", C=[1000], max_iter=100)
     return workspace
 
@@ -89,23 +88,25 @@ def test_heads_on_real_features_are_near_a_closed_form_probe(real: Workspace) ->
     x, label = store.features("pool5").astype(np.float64), store.column("label")
     x = np.sqrt(x)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    official = np.flatnonzero(store.column("split") == "train")
-    train, _ = split_by_track(
-        store.column("track")[official], label[official], val_fraction=0.2, seed=0
-    )
-    train, test = official[train], np.flatnonzero(store.column("split") == "test")
+    train, test = (np.flatnonzero(store.column("split") == part) for part in ("train", "test"))
     x -= x[train].mean(axis=0)
     target = np.eye(43)[label[train]]
-    # Ridge in its dual form, (n, n) with n = 344 training rows.
+    # Ridge in its dual form, (n, n) with n = 430 training rows.
     gram = x[train] @ x[train].T + 0.1 * np.eye(len(train))
     dual = np.linalg.solve(gram, target - target.mean(axis=0))
     probe = (x[test] @ x[train].T @ dual + target.mean(axis=0)).argmax(axis=1)
     reference = float(np.mean(probe == label[test]))
-    assert reference > 0.4  # of 43 classes, from four signs of each
-    metrics = json.loads((real.root / "results/metrics.json").read_text())
-    for name, figures in metrics["test"].items():
-        # With so few images least squares does better than cross-entropy, by this much.
-        assert figures["accuracy"] > reference - 0.15, (name, reference)
+    assert reference > 0.4  # of 43 classes, from five signs of each
+    accuracy = {
+        name: figures["accuracy"]
+        for name, figures in json.loads((real.root / "results/metrics.json").read_text())[
+            "test"
+        ].items()
+    }
+    assert accuracy["ridge"] > reference - 0.03
+    # With so few images least squares does better than cross-entropy, by this much.
+    assert min(accuracy[name] for name in ("softmax", "mlp", "logistic")) > reference - 0.15
+    assert reference > min(accuracy["nearest_mean"], accuracy["neighbours"]) > 0.2
     assert "seeded" not in (real.root / "results/comparison.txt").read_text()
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.splits import split_by_track
+from pipeline.splits import k_folds_by_track, some_tracks, split_by_frame, split_by_track
 
 Ints = NDArray[np.int64]
 
@@ -115,3 +115,70 @@ def test_class_of_a_single_track_is_refused() -> None:
     track, label = np.array([7, 7, 7, 8, 9]), np.array([3, 3, 3, 1, 1])
     with pytest.raises(ValueError, match="class 3 has a single track; a split by track needs two"):
         split_by_track(track, label, val_fraction=0.5, seed=0)
+
+
+@settings(deadline=None)
+@given(signs(), st.integers(2, 6), seeds)
+def test_k_folds_hold_each_track_out_once_and_divide_none(
+    data: tuple[Ints, Ints], folds: int, seed: int
+) -> None:
+    track, label = data
+    try:
+        found = k_folds_by_track(track, label, folds=folds, seed=seed)
+    except ValueError:
+        reject()
+    assert len(found) == folds
+    assert sorted(np.concatenate([val for _, val in found])) == list(range(len(track)))
+    for train, val in found:
+        assert not set(track[train]) & set(track[val])
+        assert sorted(np.concatenate([train, val])) == list(range(len(track)))
+        assert set(label[train]) == set(label)
+
+
+def test_k_folds_share_the_classes_out() -> None:
+    track = np.repeat(np.arange(100), 3)
+    label = np.repeat(np.repeat([0, 1], [80, 20]), 3)
+    for _, val in k_folds_by_track(track, label, folds=5, seed=0):
+        assert np.bincount(label[val]).tolist() == [48, 12]
+
+
+@pytest.mark.parametrize(
+    ("tracks", "message"),
+    [
+        ([0, 0, 1, 1, 2, 2], "class 1 has 1 tracks; expected at least two"),
+        ([0, 1, 2, 3, 4, 5], None),
+    ],
+)
+def test_a_class_of_one_track_cannot_be_folded(tracks: list[int], message: str | None) -> None:
+    label = np.array([0, 0, 0, 0, 1, 1]) if message else np.array([0, 0, 0, 1, 1, 1])
+    if message:
+        with pytest.raises(ValueError, match=message):
+            k_folds_by_track(np.array(tracks), label, folds=2, seed=0)
+    else:
+        assert len(k_folds_by_track(np.array(tracks), label, folds=3, seed=0)) == 3
+
+
+def test_a_split_by_frame_divides_tracks() -> None:
+    track, label = np.repeat(np.arange(40), 30), np.repeat([0, 1], 600)
+    train, val = split_by_frame(label, n_val=240, seed=0)
+    assert sorted(np.concatenate([train, val])) == list(range(1200))
+    assert len(val) == 240
+    assert np.bincount(label[val]).tolist() == [120, 120]
+    assert set(track[val]) <= set(track[train])  # that is the leak
+
+
+@settings(deadline=None)
+@given(signs(), st.floats(0.01, 1), st.floats(0.01, 1), seeds)
+def test_some_tracks_are_whole_nested_and_of_every_class(
+    data: tuple[Ints, Ints], one: float, other: float, seed: int
+) -> None:
+    track, label = data
+    small, large = (
+        some_tracks(track, label, fraction=fraction, seed=seed) for fraction in sorted((one, other))
+    )
+    assert set(small) <= set(large)
+    for rows in (small, large):
+        assert (np.diff(rows) > 0).all()
+        assert set(label[rows]) == set(label)
+        assert not set(track[rows]) & set(np.delete(track, rows))
+    assert len(some_tracks(track, label, fraction=1, seed=seed)) == len(track)

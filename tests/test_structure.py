@@ -11,6 +11,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 import cache
+from stages.trials import CODE
 
 PACKAGES = ("pipeline", "cache", "stages")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*.py"))
@@ -75,8 +76,22 @@ def test_deps_are_exactly_the_modules_a_stage_runs(stage: str) -> None:
 
 def test_a_head_is_no_dependency_of_the_base() -> None:
     _, deps = names("extract")
-    assert not deps & {"pipeline/heads.py", "pipeline/scaling.py", "stages/train.py"}
+    assert not deps & {"pipeline/head.py", "pipeline/scaling.py", "stages/train.py"}
     assert "pipeline/alexnet.py" in deps
+
+
+def test_comparing_again_needs_neither_base_nor_heads_nor_store() -> None:
+    _, deps = names("compare")
+    assert not deps & {"pipeline/alexnet.py", "pipeline/head.py", "cache/store.py"}
+    assert "pipeline/report" in STAGES["compare"]["deps"]  # its templates
+    assert "data/features.zarr" not in STAGES["compare"]["deps"]
+
+
+def test_trials_are_known_by_the_code_that_makes_them() -> None:
+    makes = needed(ROOT / "pipeline/selection.py") | needed(ROOT / "pipeline/heads.py")
+    # What these say changes no outcome: a message, which rows are asked for, how Keras is loaded.
+    passive = {"errors.py", "splits.py", "backend.py", "heads.py", "saved.py"}
+    assert {path.name for path in makes} - passive == set(CODE)
 
 
 def test_package_files_hold_nothing_but_a_docstring() -> None:

@@ -1,0 +1,104 @@
+"""Linear heads with a solution that neither seed nor start can change."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh, solve
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from pipeline.head import AffineHead, Count, Head, Labels, Positive, Watch
+from pipeline.scaling import Floats
+
+
+@dataclass(kw_only=True)
+class LogisticHead(AffineHead, kind="logistic"):
+    """Multinomial logistic regression with an L2 penalty, by lbfgs."""
+
+    path = "C"
+
+    C: Positive  # inverse of the penalty
+    tol: Positive  # largest gradient entry to stop at; the smaller the features, the smaller
+    max_iter: Count
+
+    def _fit_path(
+        self,
+        heads: Sequence[Head],
+        x: Floats,
+        y: Labels,
+        validation: tuple[Floats, Labels] | None,
+        watch: Watch,
+    ) -> Iterator[Head]:
+        # From the strongest penalty on, each starts from the solution before: fewer iterations.
+        model = LogisticRegression(tol=self.tol, max_iter=self.max_iter, warm_start=True)
+        for head in sorted((h for h in heads if isinstance(h, LogisticHead)), key=lambda h: h.C):
+            watch(f"C {head.C:g}")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting
+                model.set_params(C=head.C).fit(x, y)
+            w, b = model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)
+            if w.shape[1] == 1:  # of two classes, scikit-learn keeps the second's score
+                w, b = np.concatenate([0 * w, w], axis=1), np.concatenate([0 * b, b])
+            head.layers_ = [(w, b)]
+            yield head
+
+    def _fit(
+        self, x: Floats, y: Labels, validation: tuple[Floats, Labels] | None, watch: Watch
+    ) -> None:
+        for _ in self._fit_path([self], x, y, validation, watch):
+            pass
+
+
+@dataclass(kw_only=True)
+class RidgeHead(AffineHead, kind="ridge"):
+    """Least squares on targets +1 and -1 with an L2 penalty, in closed form.
+
+    Let X (N, D) be centred, T (N, C) the targets, centred too, and a the penalty. Then
+        W = (X'X + a I)^-1 X'T = X' (XX' + a I)^-1 T           (D, C)
+    and with one decomposition, X'X = Q diag(w) Q' (D, D) or, where N < D, XX' = Q diag(w) Q' (N, N)
+        W = Q diag(1 / (w + a)) Q' X'T      or      W = X' Q diag(1 / (w + a)) Q' T
+    so that every further a costs no more than a product. For a single a, Cholesky is cheaper.
+    """
+
+    path = "alpha"
+
+    # Penalty, in units of the mean squared length of a training row: one grid fits every layer
+    # and scaling, and single precision is enough for all of it.
+    alpha: Positive
+
+    def _fit_path(
+        self,
+        heads: Sequence[Head],
+        x: Floats,
+        y: Labels,
+        validation: tuple[Floats, Labels] | None,
+        watch: Watch,
+    ) -> Iterator[Head]:
+        ridges = [head for head in heads if isinstance(head, RidgeHead)]
+        target = np.where(y[:, None] == np.arange(y.max() + 1), np.float32(1), np.float32(-1))
+        b = target.mean(axis=0)
+        target -= b
+        primal = x.shape[1] <= x.shape[0]
+        gram = x.T @ x if primal else x @ x.T
+        unit = float(np.trace(gram, dtype=np.float64)) / len(x) or 1.0
+        right = x.T @ target if primal else target
+        watch("decomposition")
+        if len(ridges) == 1:
+            gram[np.diag_indices_from(gram)] += unit * ridges[0].alpha
+            solved = [solve(gram, right, assume_a="pos", overwrite_a=True, check_finite=False)]
+        else:
+            w, q = eigh(gram, overwrite_a=True, check_finite=False)
+            w = np.maximum(w, 0)[:, None]  # rounding leaves the smallest just below zero
+            right = q.T @ right
+            solved = [q @ (right / (w + np.float32(unit * head.alpha))) for head in ridges]
+        for head, found in zip(ridges, solved, strict=True):
+            head.layers_ = [(np.asarray(found if primal else x.T @ found, np.float32), b)]
+            yield head
+
+    def _fit(
+        self, x: Floats, y: Labels, validation: tuple[Floats, Labels] | None, watch: Watch
+    ) -> None:
+        for _ in self._fit_path([self], x, y, validation, watch):
+            pass

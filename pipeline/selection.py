@@ -1,0 +1,203 @@
+"""Which settings of a head: every candidate on tracks it was not trained on.
+
+N rows of the training set, M of them held out in a fold, C classes of the whole problem.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import joblib
+import numpy as np
+
+from pipeline.head import Head, Labels, Watch, fit_temperature, nll_of
+from pipeline.saved import settings_of
+from pipeline.scaling import Blocks, Floats, Scaling
+from pipeline.splits import Fold
+
+
+@dataclass
+class Data:
+    """What heads are trained on.
+
+    Attributes:
+        blocks: (N, D) features, one array a layer.
+        label: (N,) int64.
+        n_classes: C.
+    """
+
+    blocks: Blocks
+    label: Labels
+    n_classes: int
+    _scaled: tuple[str, tuple[Scaling, Floats, Floats]] | None = field(default=None, repr=False)
+
+    def rows(self, rows: Labels) -> list[Any]:
+        """Features of some rows, one array a layer."""
+        return [block[rows] for block in self.blocks]
+
+    def scaled(self, head: Head, train: Labels, val: Labels) -> tuple[Scaling, Floats, Floats]:
+        """Features of a fold as a head wants them: the scaling, and training and held-out rows.
+
+        The last answer is kept, since candidates that share it follow one another.
+        """
+        key = joblib.hash((head.scaling, head.components, train, val))
+        if self._scaled is None or self._scaled[0] != key:
+            self._scaled = None  # two of them would not fit where one does
+            scaling = Scaling(head.scaling, head.components)
+            x = scaling.fit_transform(self.rows(train))
+            self._scaled = key, (scaling, x, scaling.transform(self.rows(val)))
+        return self._scaled[1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One candidate on one fold.
+
+    Attributes:
+        accuracy: On held-out rows, 0..1.
+        nll: Mean negative log-likelihood there, at the temperature that suits it best, nats.
+        scores: (M, C) float32, before temperature; -inf for a class that was not trained on.
+        history: See `pipeline.head.Head.history_`.
+        seconds: Spent on it, its share of shared work included.
+    """
+
+    accuracy: float
+    nll: float
+    scores: Floats
+    history: list[dict[str, float]]
+    seconds: float
+
+
+# identity, heads, train, val, data, watch -> an outcome for each head
+RunTrial = Callable[[str, Sequence[Head], Labels, Labels, Data, Watch], list[Outcome]]
+
+
+def trial(
+    identity: str, heads: Sequence[Head], train: Labels, val: Labels, data: Data, watch: Watch
+) -> list[Outcome]:
+    """Train heads that differ in their ``path`` alone on one part of the rows; score on another.
+
+    Args:
+        identity: Stands for data and code where results are remembered; not used here.
+        heads: Candidates; left as they are.
+        train: Rows to train on.
+        val: Rows to score on.
+        data: Features and labels of all rows.
+        watch: Told how far it is.
+
+    Returns:
+        One outcome a head, in their order.
+    """
+    start = time.perf_counter()
+    fresh = [head.copy() for head in heads]
+    scaling, x, x_val = data.scaled(fresh[0], train, val)
+    truth = data.label[val]
+    measured = {
+        id(head): (all_classes(head, head.scaled_scores(x_val), data.n_classes), head.history_)
+        for head in Head.fit_path(fresh, scaling, x, data.label[train], (x_val, truth), watch)
+    }
+    seconds = (time.perf_counter() - start) / len(heads)
+    outcomes = []
+    for head in fresh:
+        scores, history = measured[id(head)]
+        accuracy = float(np.mean(scores.argmax(axis=1) == truth))
+        nll = nll_of(scores, truth, fit_temperature(scores, truth))
+        outcomes.append(Outcome(accuracy, nll, scores, history, seconds))
+    return outcomes
+
+
+def all_classes(head: Head, values: Floats, n_classes: int, missing: float = -np.inf) -> Floats:
+    """(N, known classes) to (N, C): what a head does not know, it gives ``missing``."""
+    out = np.full((len(values), n_classes), missing, np.float32)
+    out[:, head.classes_] = values
+    return out
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a sweep found.
+
+    Attributes:
+        best: The candidate with the highest mean accuracy over folds; the first of equals.
+        outcomes: For each candidate, an outcome a fold.
+        chosen: Which candidate is the best.
+        rows: (M,) all rows held out in any fold.
+        scores: (M, C) the best one's scores of them, each by a model that never saw their track.
+        temperature: Fitted on these.
+    """
+
+    best: Head
+    outcomes: list[list[Outcome]]
+    chosen: int
+    rows: Labels
+    scores: Floats
+    temperature: float
+
+
+def alike(candidates: Sequence[Head]) -> list[list[int]]:
+    """Places of candidates that one fit can serve: all settings equal but ``path``.
+
+    Those that want the same scaling follow one another, so that it is done once.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, head in enumerate(candidates):
+        rest = {k: v for k, v in settings_of(head).items() if k != head.path}
+        groups.setdefault((repr((head.scaling, head.components)), repr(rest)), []).append(place)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
+def select(
+    candidates: Sequence[Head],
+    folds: Sequence[Fold],
+    data: Data,
+    identity: str,
+    run: RunTrial = trial,
+    told: Callable[[int, Outcome], Any] = lambda place, outcome: None,
+    watch: Watch = lambda text: None,
+) -> Selection:
+    """Try every candidate on every fold.
+
+    Args:
+        candidates: At least one; of one kind.
+        folds: Training and held-out rows.
+        data: Features and labels.
+        identity: See `trial`.
+        run: `trial`, or something that remembers what it gave.
+        told: Called with a candidate's place and each outcome.
+        watch: Told how far a long fit is.
+    """
+    outcomes: list[list[Outcome]] = [[] for _ in candidates]
+    for train, val in folds:
+        for places in alike(candidates):
+            found = run(identity, [candidates[k] for k in places], train, val, data, watch)
+            for place, outcome in zip(places, found, strict=True):
+                outcomes[place].append(outcome)
+                told(place, outcome)
+    means = [np.mean([outcome.accuracy for outcome in mine]) for mine in outcomes]
+    chosen = int(np.argmax(means))
+    rows = np.concatenate([val for _, val in folds])
+    scores = np.concatenate([outcome.scores for outcome in outcomes[chosen]])
+    return Selection(
+        best=candidates[chosen],
+        outcomes=outcomes,
+        chosen=chosen,
+        rows=rows,
+        scores=scores,
+        temperature=fit_temperature(scores, data.label[rows]),
+    )
+
+
+def refit(found: Selection, seeds: Sequence[int], data: Data, watch: Watch) -> list[Head]:
+    """The best candidate on all training rows, once a seed; once where there are no seeds."""
+    scaling = Scaling(found.best.scaling, found.best.components)
+    x = scaling.fit_transform(data.blocks)
+    heads: list[Head] = []
+    for number, seed in enumerate(seeds or [0], start=1):
+        head = found.best.copy()
+        if seeds:
+            head.seed = seed  # type: ignore[attr-defined]
+        watch(f"refit {number} of {len(seeds) or 1}")
+        heads += Head.fit_path([head], scaling, x, data.label, watch=watch)
+        head.temperature_ = found.temperature
+    return heads

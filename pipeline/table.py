@@ -1,0 +1,54 @@
+"""The comparison as text, for a terminal."""
+
+from pipeline.comparison import Pair
+from pipeline.results import HeadResult, Provenance
+
+
+def comparison_text(heads: list[HeadResult], pairs: list[Pair], provenance: Provenance) -> str:
+    """The leaderboard, best on test first, and which differences are more than chance."""
+    width = max(len("head"), *(len(head.name) for head in heads))
+    interval = f"{100 * provenance.confidence:g} % interval"
+    part = f"{'top-1':>6}  {interval:<15}"
+    lines = [
+        f"{'':{width}}  {'validation (tracks)':<26}{'test (images)':<24}".rstrip(),
+        f"{'head':{width}}  {part}   {part}  {'seeds':>6} {'recall':>6} {'top-5':>6} {'NLL':>6} "
+        f"{'ECE':>5}  features",
+    ]
+    ranked = sorted(heads, key=lambda head: -head.test.accuracy)
+    for head in ranked:
+        test, deviation = head.test, head.seed_deviation
+        shares = (
+            f"{100 * s.accuracy:6.2f}  {100 * s.accuracy_low:5.2f} to {100 * s.accuracy_high:5.2f} "
+            for s in (head.validation, test)
+        )
+        figures = (
+            "" if deviation is None else f"±{100 * deviation:.2f}",
+            f"{100 * test.macro_recall:.2f}",
+            f"{100 * test.top5:.2f}",
+            f"{test.nll:.3f}",
+        )
+        lines.append(
+            f"{head.name:{width}}  {'   '.join(shares)}  "
+            + " ".join(f"{figure:>6}" for figure in figures)
+            + f" {100 * test.ece:5.2f}  {'+'.join(head.features)}"
+        )
+    if pairs:
+        alike = [f"{p.first} and {p.second}" for p in pairs if not p.significant]
+        lines += [
+            "",
+            f"{len(pairs) - len(alike)} of {len(pairs)} pairs of heads differ on test (exact "
+            "McNemar tests, Holm's correction)" + (f"; not {', '.join(alike)}" if alike else ""),
+        ]
+    for head in ranked:
+        if head.leak:
+            frames, tracks, truth = (
+                f"{100 * part.share:.2f} %"
+                for part in (head.leak.frames, head.leak.tracks, head.leak.test)
+            )
+            lines.append(
+                f"{head.name}: a random split of frames would claim {frames}, "
+                f"a split by track {tracks}; the test set says {truth}"
+            )
+    if provenance.notice:
+        lines += ["", provenance.notice]
+    return "\n".join(["% of images; recall is the mean over classes", "", *lines, ""])

@@ -1,0 +1,24 @@
+"""Where things lie, from the root of the project. dvc.yaml says the same."""
+
+import os
+from pathlib import Path
+
+INDEX = Path("data/index.csv")
+THUMBNAILS = Path("data/thumbnails.zip")
+STORE = Path("data/features.zarr")
+MODELS = Path("models")
+RESULTS = Path("results")
+TRAINING = RESULTS / "training"
+STUDY = RESULTS / "study"
+SWEEPS = RESULTS / "sweeps"
+PROBABILITIES = RESULTS / "probabilities"
+AUDIT = RESULTS / "audit.json"
+EXTRACTED = RESULTS / "extract.json"
+
+
+def scratch_root() -> Path:
+    """FC7CACHE_SCRATCH, or ``scratch`` in the project.
+
+    Outside the project it survives ``dvc exp run --temp`` and serves several clones.
+    """
+    return Path(os.environ.get("FC7CACHE_SCRATCH", "scratch"))

@@ -1,0 +1,41 @@
+"""Where a fine-tuned head starts from."""
+
+from pipeline.alexnet import weight_shapes
+from pipeline.errors import InputError
+from pipeline.gradient import FineTunedHead
+from pipeline.head import Head
+from pipeline.scaling import Floats
+from pipeline.weights import load_weights
+from stages.candidates import Candidates
+from stages.params import Params
+
+
+def give_start(params: Params, name: str, candidates: Candidates) -> None:
+    """Set the first weights of heads that go on from the base's own.
+
+    Raises:
+        InputError: Features other than pool5; weights without fc6 and fc7.
+    """
+    for head in candidates.heads:
+        if isinstance(head, FineTunedHead):
+            if candidates.layers != ["pool5"]:
+                raise InputError(
+                    f"params.yaml: heads.{name}.features: AlexNet's fc6 expects pool5, got "
+                    f"{', '.join(candidates.layers)}; set it to pool5, and cache it"
+                )
+            head.start_ = _fully_connected(params, head.start)
+
+
+def stands_in(params: Params, head: Head) -> bool:
+    """Whether any of its weights began as random stand-ins for AlexNet's."""
+    tuned = isinstance(head, FineTunedHead) and head.start == "seeded"
+    return tuned or params.base.weights == "seeded"
+
+
+def _fully_connected(params: Params, start: str) -> list[tuple[Floats, Floats]]:
+    base = params.base
+    shapes = weight_shapes(base.variant, ["fc7"])
+    wanted = {name: shape for name, shape in shapes.items() if name.startswith("fc")}
+    location = base.weights if start == "base" else "seeded"
+    arrays = load_weights(location, base.sha256, wanted)
+    return [(arrays[f"{layer}_W"], arrays[f"{layer}_b"]) for layer in ("fc6", "fc7")]
