@@ -36,6 +36,6 @@ rows, data = training_data(store, [list(store.layout.layers)[-1]])
 split = Split(method="hold_out", val_fraction=0.2, folds=5, seed=0)
 folds = folds_of(store.column("track")[rows], data.label, split)
 candidates = [LinearSVCHead(scaling="sqrt_l2", components=256, C=C) for C in (0.3, 1, 3)]
-found = select(candidates, folds, data, identity="")
+found = select(candidates, folds, data)
 for head, (outcome,) in zip(candidates, found.outcomes, strict=True):
     print(f"C {head.C:g}: {100 * outcome.accuracy:.1f} % on tracks held out")

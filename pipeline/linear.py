@@ -17,38 +17,22 @@ from pipeline.scaling import Floats
 class LogisticHead(AffineHead, kind="logistic"):
     """Multinomial logistic regression with an L2 penalty, by lbfgs."""
 
-    path = "C"
-
     C: Positive  # inverse of the penalty
     tol: Positive  # largest gradient entry to stop at; the smaller the features, the smaller
     max_iter: Count
 
-    def _fit_path(
-        self,
-        heads: Sequence[Head],
-        x: Floats,
-        y: Labels,
-        validation: tuple[Floats, Labels] | None,
-        watch: Watch,
-    ) -> Iterator[Head]:
-        # From the strongest penalty on, each starts from the solution before: fewer iterations.
-        model = LogisticRegression(tol=self.tol, max_iter=self.max_iter, warm_start=True)
-        for head in sorted((h for h in heads if isinstance(h, LogisticHead)), key=lambda h: h.C):
-            watch(f"C {head.C:g}")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting
-                model.set_params(C=head.C).fit(x, y)
-            w, b = model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)
-            if w.shape[1] == 1:  # of two classes, scikit-learn keeps the second's score
-                w, b = np.concatenate([0 * w, w], axis=1), np.concatenate([0 * b, b])
-            head.layers_ = [(w, b)]
-            yield head
-
     def _fit(
         self, x: Floats, y: Labels, validation: tuple[Floats, Labels] | None, watch: Watch
     ) -> None:
-        for _ in self._fit_path([self], x, y, validation, watch):
-            pass
+        # From nothing each time: a start from another penalty's solution would be another head.
+        model = LogisticRegression(C=self.C, tol=self.tol, max_iter=self.max_iter)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting
+            model.fit(x, y)
+        w, b = model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)
+        if w.shape[1] == 1:  # of two classes, scikit-learn keeps the second's score
+            w, b = np.concatenate([0 * w, w], axis=1), np.concatenate([0 * b, b])
+        self.layers_ = [(w, b)]
 
 
 @dataclass(kw_only=True)

@@ -33,7 +33,8 @@ class NeighboursHead(Head, kind="neighbours"):
     """Votes of the k training rows with the largest cosine, which is also the weight of a vote.
 
     Attributes:
-        vectors_: (N, D) float16, training rows of unit length: half the disk, the same votes.
+        vectors_: (N, D) float16, training rows of unit length: half the disk, all but
+            the same votes.
         labels_: (N,) int64, places in classes_.
     """
 

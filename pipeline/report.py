@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from pipeline import charts
-from pipeline.formats import FILTERS, percent, throughput
+from pipeline.formats import FILTERS, NARROW_SPACE, throughput
 from pipeline.results import Comparison, HeadResult, Mistake
 from pipeline.scores import Share
 
@@ -259,7 +259,7 @@ def render(comparison: Comparison) -> str:
     environment.filters |= FILTERS
     return environment.get_template("page.html.j2").render(
         provenance=comparison.provenance,
-        confidence=percent(comparison.provenance.confidence, 0),
+        confidence=f"{100 * comparison.provenance.confidence:g}{NARROW_SPACE}%",
         throughput=throughput(comparison.provenance.throughput),
         heads=heads,
         colours=colours,

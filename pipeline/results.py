@@ -14,7 +14,8 @@ class Trial:
     Attributes:
         settings: The searched settings and their values; empty where nothing was searched.
         accuracy: On validation, mean over folds.
-        nll: Mean negative log-likelihood on validation, before temperature, nats.
+        nll: Mean negative log-likelihood on validation, nats, at the temperature that suits it
+            best.
         chosen: Whether it is the one that was chosen.
     """
 

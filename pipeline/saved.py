@@ -30,7 +30,9 @@ def save_head(head: Head, folder: Path, facts: dict[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     # First gone, last written: arrays never stand beside the settings of another head.
-    (folder / "head.json").unlink(missing_ok=True)
+    # Removed, not written over: what DVC checked out may be a link into its cache.
+    for name in ("head.json", "arrays.npz"):
+        (folder / name).unlink(missing_ok=True)
     np.savez(folder / "arrays.npz", **head.state())  # type: ignore[arg-type]
     document = {
         "kind": head.kind,

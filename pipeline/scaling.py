@@ -13,6 +13,7 @@ Blocks = Sequence[Features]  # one (N, D) array for each cached layer; the same 
 Kind = Literal["none", "standardize", "l2", "sqrt_l2"]
 
 _POWER_ITERATIONS = 2
+_COLUMNS = 512
 
 
 class Scaling:
@@ -49,7 +50,7 @@ class Scaling:
     def fit_transform(self, blocks: Blocks) -> Floats:
         """Learn from training rows, (N, D) for each layer, and scale them."""
         if self.kind == "standardize":
-            deviation = np.concatenate([block.std(axis=0, dtype=np.float64) for block in blocks])
+            deviation = np.concatenate([_deviation(block) for block in blocks])
             scale = np.divide(1, deviation, where=deviation > 0, out=np.zeros_like(deviation))
             self.scale_: Floats = scale.astype(np.float32)
         x = self._by_row(blocks)
@@ -86,3 +87,10 @@ class Scaling:
         if self.kind == "standardize":
             out *= self.scale_
         return out
+
+
+def _deviation(block: Features) -> NDArray[np.float64]:
+    # A few columns at a time: NumPy makes a copy in double precision of what it is given.
+    columns = range(0, block.shape[1], _COLUMNS)
+    parts = [block[:, k : k + _COLUMNS].std(axis=0, dtype=np.float64) for k in columns]
+    return np.concatenate(parts)

@@ -136,6 +136,12 @@ def share(right: NDArray[np.bool_], confidence: float = 0.95) -> Share:
     return wilson(int(right.sum()), len(right), confidence)
 
 
+def share_by_track(right: NDArray[np.bool_], track: Labels, confidence: float = 0.95) -> Share:
+    """The share of True among (N,) values, N > 0; see `track_interval`."""
+    low, high = track_interval(right.astype(np.float64), track, confidence)
+    return Share(int(right.sum()), len(right), float(right.mean()), low, high)
+
+
 def track_interval(
     value: NDArray[np.float64], track: Labels, confidence: float = 0.95
 ) -> tuple[float, float]:

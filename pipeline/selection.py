@@ -36,6 +36,10 @@ class Data:
         """Features of some rows, one array a layer."""
         return [block[rows] for block in self.blocks]
 
+    def drop_scaled(self) -> None:
+        """Make room: two of what `scaled` keeps may not fit where one does."""
+        self._scaled = None
+
     def scaled(self, head: Head, train: Labels, val: Labels) -> tuple[Scaling, Floats, Floats]:
         """Features of a fold as a head wants them: the scaling, and training and held-out rows.
 
@@ -43,7 +47,7 @@ class Data:
         """
         key = joblib.hash((head.scaling, head.components, train, val))
         if self._scaled is None or self._scaled[0] != key:
-            self._scaled = None  # two of them would not fit where one does
+            self.drop_scaled()
             scaling = Scaling(head.scaling, head.components)
             x = scaling.fit_transform(self.rows(train))
             self._scaled = key, (scaling, x, scaling.transform(self.rows(val)))
@@ -69,17 +73,16 @@ class Outcome:
     seconds: float
 
 
-# identity, heads, train, val, data, watch -> an outcome for each head
-RunTrial = Callable[[str, Sequence[Head], Labels, Labels, Data, Watch], list[Outcome]]
+# heads, train, val, data, watch -> an outcome for each head
+RunTrial = Callable[[Sequence[Head], Labels, Labels, Data, Watch], list[Outcome]]
 
 
 def trial(
-    identity: str, heads: Sequence[Head], train: Labels, val: Labels, data: Data, watch: Watch
+    heads: Sequence[Head], train: Labels, val: Labels, data: Data, watch: Watch
 ) -> list[Outcome]:
     """Train heads that differ in their ``path`` alone on one part of the rows; score on another.
 
     Args:
-        identity: Stands for data and code where results are remembered; not used here.
         heads: Candidates; left as they are.
         train: Rows to train on.
         val: Rows to score on.
@@ -109,6 +112,11 @@ def trial(
 
 def all_classes(head: Head, values: Floats, n_classes: int, missing: float = -np.inf) -> Floats:
     """(N, known classes) to (N, C): what a head does not know, it gives ``missing``."""
+    if values.shape[1] != len(head.classes_):
+        raise ValueError(
+            f"{type(head).__name__} gives {values.shape[1]} scores for {len(head.classes_)} "
+            "classes; expected one for each"
+        )
     out = np.full((len(values), n_classes), missing, np.float32)
     out[:, head.classes_] = values
     return out
@@ -151,7 +159,6 @@ def select(
     candidates: Sequence[Head],
     folds: Sequence[Fold],
     data: Data,
-    identity: str,
     run: RunTrial = trial,
     told: Callable[[int, Outcome], Any] = lambda place, outcome: None,
     watch: Watch = lambda text: None,
@@ -162,7 +169,6 @@ def select(
         candidates: At least one; of one kind.
         folds: Training and held-out rows.
         data: Features and labels.
-        identity: See `trial`.
         run: `trial`, or something that remembers what it gave.
         told: Called with a candidate's place and each outcome.
         watch: Told how far a long fit is.
@@ -170,7 +176,7 @@ def select(
     outcomes: list[list[Outcome]] = [[] for _ in candidates]
     for train, val in folds:
         for places in alike(candidates):
-            found = run(identity, [candidates[k] for k in places], train, val, data, watch)
+            found = run([candidates[k] for k in places], train, val, data, watch)
             for place, outcome in zip(places, found, strict=True):
                 outcomes[place].append(outcome)
                 told(place, outcome)
@@ -190,6 +196,7 @@ def select(
 
 def refit(found: Selection, seeds: Sequence[int], data: Data, watch: Watch) -> list[Head]:
     """The best candidate on all training rows, once a seed; once where there are no seeds."""
+    data.drop_scaled()
     scaling = Scaling(found.best.scaling, found.best.components)
     x = scaling.fit_transform(data.blocks)
     heads: list[Head] = []

@@ -33,11 +33,13 @@ def comparison_text(heads: list[HeadResult], pairs: list[Pair], provenance: Prov
             + f" {100 * test.ece:5.2f}  {'+'.join(head.features)}"
         )
     if pairs:
+        both = sum(p.significant and not p.validation_low <= 0 <= p.validation_high for p in pairs)
         alike = [f"{p.first} and {p.second}" for p in pairs if not p.significant]
         lines += [
             "",
             f"{len(pairs) - len(alike)} of {len(pairs)} pairs of heads differ on test (exact "
-            "McNemar tests, Holm's correction)" + (f"; not {', '.join(alike)}" if alike else ""),
+            f"McNemar tests of the first seeds, Holm's correction), {both} of them on validation "
+            "too (bootstrap over tracks)" + (f"; not {', '.join(alike)}" if alike else ""),
         ]
     for head in ranked:
         if head.leak:
@@ -51,4 +53,9 @@ def comparison_text(heads: list[HeadResult], pairs: list[Pair], provenance: Prov
             )
     if provenance.notice:
         lines += ["", provenance.notice]
-    return "\n".join(["% of images; recall is the mean over classes", "", *lines, ""])
+    caveat = (
+        "% of images; recall is the mean over classes. Intervals on test take images for "
+        "independent,\nwhich those of one sign are not (the signs are not published): they are too "
+        "short."
+    )
+    return "\n".join([caveat, "", *lines, ""])

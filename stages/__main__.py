@@ -65,11 +65,11 @@ def predict(
     params = load_params()
     found = images.image_files(files)
     answer = images.predict(params, head, found, neighbours)
-    notices = images.notices(params)
+    notices = images.notices(params, answer["seeded"])
     if html is not None:
         write_text(html, images.page(answer, found, notices))
     if as_json:
-        _json(answer | {"seeded": params.base.weights == "seeded"})
+        _json(answer)
         return
     print_answer(answer, f"head {answer['head']}", notices)
     if html is not None:

@@ -1,15 +1,19 @@
 """What ``train`` and ``study`` left behind of one head, read for the comparison."""
 
-import json
+import zipfile
+import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.errors import InputError
-from pipeline.results import HeadResult, Leak, Trial
-from pipeline.scores import Share, wilson
-from stages.places import PROBABILITIES, STUDY, SWEEPS, TRAINING
+from pipeline.results import HeadResult, Leak
+from pipeline.scores import Share, share_by_track, wilson
+from stages.files import read_json
+from stages.params import Params
+from stages.places import LIVE, MODELS, PROBABILITIES, RESULTS, STUDY, TRAINING
 
 
 class Answers:
@@ -28,8 +32,8 @@ class Answers:
             InputError: The head is not trained, or on other images.
         """
         path = PROBABILITIES / f"{name}.npz"
+        self.training = read_json(TRAINING / f"{name}.json")
         try:
-            self.training = json.loads((TRAINING / f"{name}.json").read_text())
             with np.load(path, allow_pickle=False) as arrays:
                 self.validation = index.loc[arrays["validation_id"]]
                 self.test = index.loc[arrays["test_id"]]
@@ -43,38 +47,61 @@ class Answers:
             raise InputError(
                 f"{path}: of other images than data/index.csv; run `dvc repro`"
             ) from error
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path}: is damaged ({error}); run `dvc repro`") from error
         self.validation_right = self.validation_proba.argmax(axis=1) == self.validation["label"]
         self.test_right = self.test_proba[0].argmax(axis=1) == self.test["label"]
 
 
-def sweep_of(name: str, searched: list[str]) -> list[Trial]:
-    """The sweep's table, its folds averaged."""
-    table = pd.read_csv(SWEEPS / f"{name}.csv")
-    return [
-        Trial(
-            settings={key: rows[key].tolist()[0] for key in searched},
-            accuracy=float(rows["val_accuracy"].mean()),
-            nll=float(rows["val_nll"].mean()),
-            chosen=bool(rows["chosen"].iloc[0]),
-        )
-        for _, rows in table.groupby("trial")
-    ]
+def same_rows(answers: dict[str, Answers]) -> None:
+    """See that all heads answered of the same images, in the same order.
+
+    Raises:
+        InputError: They did not: they were trained at different times.
+    """
+    first, *others = answers
+    for name in others:
+        for part in ("validation", "test"):
+            if not getattr(answers[first], part).index.equals(getattr(answers[name], part).index):
+                raise InputError(
+                    f"{PROBABILITIES}: {first} and {name} answered of different {part} images; "
+                    "run `dvc repro`"
+                )
+
+
+def no_strays(params: Params) -> None:
+    """See that no results of heads are left that params.yaml no longer has.
+
+    They would travel with the others, and be hashed with them.
+
+    Raises:
+        InputError: There are some.
+    """
+    for folder, known in ((TRAINING, list(params.heads)), (STUDY, params.study.heads)):
+        for path in sorted(folder.glob("*.json")):
+            if (name := path.stem) not in known:
+                rest = f"rm -r {MODELS}/{name} {LIVE}/{name} {RESULTS}/*/{name}.*"
+                raise InputError(
+                    f"{path}: params.yaml asks for no such head here; remove what is left of it "
+                    f"(`{rest if folder == TRAINING else f'rm {path}'}`) and run again"
+                )
 
 
 def studied(result: HeadResult, confidence: float) -> HeadResult:
     """With what `stages.study` found."""
-    study = json.loads((STUDY / f"{result.name}.json").read_text())
-    by_frame, curve = study["by_frame"], study["curve"]
+    study = read_json(STUDY / f"{result.name}.json")
 
-    def part(counts: dict[str, int]) -> Share:
-        return wilson(counts["right"], counts["rows"], confidence)
+    def part(answers: dict[str, Any]) -> Share:
+        return share_by_track(
+            np.array(answers["right"], bool), np.array(answers["of_track"]), confidence
+        )
 
     return replace(
         result,
-        curve={entry["tracks"]: part(entry) for entry in curve},
+        curve={answers["tracks"]: part(answers) for answers in study["curve"]},
         leak=Leak(
-            frames=part(by_frame),
-            tracks=part(curve[-1]),
+            frames=part(study["by_frame"]),
+            tracks=part(study["curve"][-1]),
             test=wilson(result.test.correct, result.test.rows, confidence),
         ),
     )

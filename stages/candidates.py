@@ -38,7 +38,7 @@ def candidates_of(params: Params, name: str) -> Candidates:
         raise InputError(f"params.yaml: no head {name!r}; it has {', '.join(params.heads)}")
     where, block = f"heads.{name}", dict(params.heads[name])
     kind = block.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(
             f"params.yaml: {where}.kind: expected one of {', '.join(KINDS)}, got {kind!r}"
         )
@@ -68,7 +68,12 @@ def _layers(params: Params, where: str, block: dict[str, Any]) -> list[str]:
     given = block.pop("features")
     cached = params.base.layers
     layers = [cached[-1]] if given is None else [given] if isinstance(given, str) else given
-    if not isinstance(layers, list) or not layers or not set(map(str, layers)) <= set(cached):
+    if (
+        not isinstance(layers, list)
+        or not layers
+        or not set(map(str, layers)) <= set(cached)
+        or len(set(layers)) < len(layers)
+    ):
         raise InputError(
             f"params.yaml: {where}.features: expected null, or one or several of base.layers "
             f"({', '.join(cached)}), got {given!r}; add the layer to base.layers to cache it too"

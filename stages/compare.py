@@ -1,6 +1,5 @@
 """``compare``: every head on the same rows; the only stage that reads test labels."""
 
-import json
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -12,13 +11,13 @@ from pipeline.comparison import Pair, compare_pairs
 from pipeline.errors import InputError
 from pipeline.index import read_index
 from pipeline.report import render
-from pipeline.results import Comparison, HeadResult, Mistake, Provenance
+from pipeline.results import Comparison, HeadResult, Mistake, Provenance, Trial
 from pipeline.scores import Score, by_group, score
 from pipeline.table import comparison_text
 from pipeline.thumbnails import Thumbnails
-from stages.answers import Answers, studied, sweep_of
+from stages.answers import Answers, no_strays, same_rows, studied
 from stages.console import run, say
-from stages.files import write_json, write_table, write_text
+from stages.files import read_json, write_json, write_table, write_text
 from stages.params import Params, load_params
 from stages.places import AUDIT, EXTRACTED, INDEX, RESULTS, THUMBNAILS
 
@@ -52,7 +51,7 @@ def head_result(params: Params, name: str, answers: Answers) -> HeadResult:
         ),
         test=score(truth, answers.test_proba[0], confidence=confidence),
         seeds=[float(np.mean(proba.argmax(axis=1) == truth)) for proba in answers.test_proba],
-        sweep=sweep_of(name, training["searched"]),
+        sweep=[Trial(**entry) for entry in training["sweep"]],
         history=training["history"],
         families=by_group(right, family, list(FAMILIES), confidence),
         sizes=by_group(right, np.array(sizes)[size], sizes, confidence),
@@ -85,14 +84,14 @@ def mistakes_of(name: str, answers: Answers) -> list[Mistake]:
     ]
 
 
-def provenance(params: Params, fingerprint: str) -> Provenance:
+def provenance(params: Params, fingerprint: str, stand_ins: list[str]) -> Provenance:
     """What the report says of where its numbers come from.
 
     Raises:
         InputError: The heads were trained on other features than were extracted last.
     """
-    audit = json.loads((AUDIT).read_text())
-    summary = json.loads((EXTRACTED).read_text())
+    audit = read_json(AUDIT)
+    summary = read_json(EXTRACTED)
     if summary["fingerprint"] != fingerprint:
         raise InputError(
             f"results/training: heads of features {fingerprint[:16]}, but "
@@ -111,11 +110,19 @@ def provenance(params: Params, fingerprint: str) -> Provenance:
         ("Device", f"{summary['device']}, {summary['backend']}"),
         ("Features", fingerprint),
     ]
-    notice = (
-        "The base has seeded (random) weights, as stand-ins: these figures show that the pipeline "
-        "works and say nothing about the published network."
-    )
-    return Provenance(facts, notice if seeded else "", params.compare.confidence, summary)
+    nothing = "and say nothing about the published network."
+    notice = ""
+    if seeded:
+        notice = (
+            "The base has seeded (random) weights, as stand-ins: these figures show that the "
+            f"pipeline works {nothing}"
+        )
+    elif stand_ins:
+        notice = (
+            f"{', '.join(stand_ins)} began with seeded (random) fc6 and fc7, as stand-ins for "
+            f"AlexNet's: its figures show what training from there gives {nothing}"
+        )
+    return Provenance(facts, notice, params.compare.confidence, summary)
 
 
 def write_tables(heads: list[HeadResult], pairs: list[Pair], answers: dict[str, Answers]) -> None:
@@ -164,12 +171,15 @@ def _size_name(place: int) -> str:
 def main() -> None:
     """Score every head in params.yaml; write metrics, tables and the report."""
     params = load_params()
+    no_strays(params)
     index = read_index(INDEX).set_index("image_id")
     answers = {name: Answers(name, index) for name in params.heads}
+    same_rows(answers)
     fingerprints = {mine.training["fingerprint"] for mine in answers.values()}
     if len(fingerprints) > 1:
         raise InputError("results/training: heads of different features; run `dvc repro`")
-    where = provenance(params, fingerprints.pop())
+    stand_ins = [name for name, mine in answers.items() if mine.training["stand_in"]]
+    where = provenance(params, fingerprints.pop(), stand_ins)
     heads = [head_result(params, name, mine) for name, mine in answers.items()]
     pairs = compare_pairs(
         {name: mine.test_right.to_numpy() for name, mine in answers.items()},

@@ -1,6 +1,7 @@
 """Results on disk: whole, or not there."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,17 +9,34 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.errors import InputError
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a name to write to, and move it to ``path`` once all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    # Its own for each process: two may be at work on the same file in a shared scratch.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """Read what a stage wrote of its run.
+
+    Raises:
+        InputError: Absent, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected the summary of a stage ({error}); run `dvc repro`"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

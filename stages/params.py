@@ -103,6 +103,10 @@ def load_params(path: Path = PARAMS) -> Params:
     except YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     params: Params = checked(Params, document)
+    if absent := sorted(set(params.study.heads) - set(params.heads)):
+        raise InputError(
+            f"{path}: study.heads: no head {absent[0]!r}; it has {', '.join(params.heads)}"
+        )
     return params
 
 

@@ -11,6 +11,7 @@ RESULTS = Path("results")
 TRAINING = RESULTS / "training"
 STUDY = RESULTS / "study"
 SWEEPS = RESULTS / "sweeps"
+LIVE = RESULTS / "live"
 PROBABILITIES = RESULTS / "probabilities"
 AUDIT = RESULTS / "audit.json"
 EXTRACTED = RESULTS / "extract.json"

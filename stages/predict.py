@@ -84,7 +84,8 @@ def predict(
         neighbours: So many training images most like each, by the features the head reads.
 
     Returns:
-        "head", and "images": file name to Answer; if asked for, "neighbours": file name to a
+        "head", "seeded" (whether stand-in weights had a part), and "images": file name to Answer;
+        if asked for, "neighbours": file name to a
         list of "image_id", "class", "name" and "similarity", the most similar first.
 
     Raises:
@@ -107,7 +108,8 @@ def predict(
     blocks = _features(base, facts["features"], files)
     proba = head.predict_proba(list(blocks.values()))
     classes = [(int(label), CLASS_NAMES[label]) for label in head.classes_]
-    answer = {"head": name, "images": _answers(files, proba, classes)}
+    seeded = params.base.weights == "seeded" or facts["stand_in"]
+    answer = {"head": name, "seeded": seeded, "images": _answers(files, proba, classes)}
     if store is not None:
         answer["neighbours"] = _neighbours(store, files, blocks, neighbours)
     return answer
@@ -200,9 +202,9 @@ def page(answer: Mapping[str, Any], files: Sequence[Path], said: Sequence[str]) 
     return render_predicted(answer["head"], images, said)
 
 
-def notices(params: Params) -> list[str]:
-    """What a person must know of these settings before believing a prediction."""
-    found = [SEEDED] if params.base.weights == "seeded" else []
+def notices(params: Params, seeded: bool) -> list[str]:
+    """What a person must know before believing a prediction."""
+    found = [SEEDED] if seeded else []
     if params.base.crop == "roi":
         found.append("The head was trained on crops of the sign; images here are taken whole.")
     return found

@@ -16,6 +16,7 @@ def give_start(params: Params, name: str, candidates: Candidates) -> None:
     Raises:
         InputError: Features other than pool5; weights without fc6 and fc7.
     """
+    started: dict[str, list[tuple[Floats, Floats]]] = {}
     for head in candidates.heads:
         if isinstance(head, FineTunedHead):
             if candidates.layers != ["pool5"]:
@@ -23,13 +24,14 @@ def give_start(params: Params, name: str, candidates: Candidates) -> None:
                     f"params.yaml: heads.{name}.features: AlexNet's fc6 expects pool5, got "
                     f"{', '.join(candidates.layers)}; set it to pool5, and cache it"
                 )
-            head.start_ = _fully_connected(params, head.start)
+            if head.start not in started:
+                started[head.start] = _fully_connected(params, head.start)
+            head.start_ = started[head.start]
 
 
 def stands_in(params: Params, head: Head) -> bool:
-    """Whether any of its weights began as random stand-ins for AlexNet's."""
-    tuned = isinstance(head, FineTunedHead) and head.start == "seeded"
-    return tuned or params.base.weights == "seeded"
+    """Whether it is fine-tuned from random stand-ins for AlexNet's own layers."""
+    return isinstance(head, FineTunedHead) and "seeded" in (head.start, params.base.weights)
 
 
 def _fully_connected(params: Params, start: str) -> list[tuple[Floats, Floats]]:

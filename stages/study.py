@@ -1,7 +1,7 @@
 """``study``: what a split by frame would have claimed of a head; how it fares on fewer tracks."""
 
 import argparse
-import json
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from pipeline.saved import settings_of
 from pipeline.splits import some_tracks, split_by_frame
 from stages.candidates import candidates_of
 from stages.console import bar, run, say
-from stages.files import write_json
+from stages.files import read_json, write_json
 from stages.params import load_params, stated
 from stages.places import STORE, STUDY, TRAINING
 from stages.rows import folds_of, training_data
@@ -40,35 +40,39 @@ def main() -> None:
     params = load_params()
     candidates = candidates_of(params, name)
     give_start(params, name, candidates)
-    training = json.loads((TRAINING / f"{name}.json").read_text())
+    training = read_json(TRAINING / f"{name}.json")
     head = chosen_head(candidates.heads, training["settings"])
     store = open_store(STORE, stated(params))
     rows, data = training_data(store, candidates.layers)
     track = store.column("track")[rows]
     train, val = folds_of(track, data.label, params.split)[0]
-    seed, identity, trial = params.split.seed, identity_of(store, candidates.layers), remembered()
-    curve = []
+    seed = params.split.seed
+    trial = remembered(identity_of(store, candidates.layers, type(head)))
     with bar(total=len(params.study.fractions) + 2, desc=name, unit=" trials") as progress:
 
-        def right(train: Labels, val: Labels) -> list[bool]:
-            (found,) = trial(identity, [head], train, val, data, progress.set_postfix_str)
+        def right(train: Labels, val: Labels) -> dict[str, Any]:
+            (found,) = trial([head], train, val, data, progress.set_postfix_str)
             progress.update()
-            answer: list[bool] = (found.scores.argmax(axis=1) == data.label[val]).tolist()
-            return answer
+            answers = found.scores.argmax(axis=1) == data.label[val]
+            return {
+                "accuracy": found.accuracy,
+                "tracks": len(np.unique(track[train])),
+                "right": answers.astype(int).tolist(),
+                "of_track": track[val].tolist(),
+            }
 
-        for fraction in [*sorted(params.study.fractions), 1.0]:
-            some = train[some_tracks(track[train], data.label[train], fraction=fraction, seed=seed)]
-            answers = right(some, val)
-            curve.append(
-                {"tracks": len(np.unique(track[some])), "rows": len(val), "right": sum(answers)}
+        curve = [
+            right(
+                train[some_tracks(track[train], data.label[train], fraction=fraction, seed=seed)],
+                val,
             )
+            for fraction in [*sorted(params.study.fractions), 1.0]
+        ]
         by_frame = right(*split_by_frame(data.label, n_val=len(val), seed=seed))
-    leak = {"rows": len(by_frame), "right": sum(by_frame)}
-    write_json(STUDY / f"{name}.json", {"curve": curve, "by_frame": leak})
+    write_json(STUDY / f"{name}.json", {"curve": curve, "by_frame": by_frame})
     say(
-        f"study {name}: {100 * curve[-1]['right'] / len(val):.2f} % on tracks held out; a random "
-        f"split of frames would claim {100 * leak['right'] / leak['rows']:.2f} % "
-        f"-> {STUDY / name}.json"
+        f"study {name}: {100 * curve[-1]['accuracy']:.2f} % on tracks held out; a random "
+        f"split of frames would claim {100 * by_frame['accuracy']:.2f} % -> {STUDY / name}.json"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from cache.describe import LayerStatistics
 from cache.diff import Difference
 
-SEEDED = "The base has seeded (stand-in) weights: this says nothing about the real network."
+SEEDED = "This comes of seeded (stand-in) weights: it says nothing about the real network."
 
 
 def printable(text: str) -> str:

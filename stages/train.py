@@ -14,6 +14,7 @@ import pandas as pd
 from dvclive.live import Live
 
 from cache.store import open_store
+from pipeline.errors import InputError
 from pipeline.head import probabilities
 from pipeline.saved import save_head, settings_of
 from pipeline.selection import Outcome, Selection, all_classes, refit, select
@@ -21,9 +22,9 @@ from stages.candidates import Candidates, candidates_of
 from stages.console import bar, run, say
 from stages.files import whole_file, write_json, write_table
 from stages.params import load_params, stated
-from stages.places import MODELS, PROBABILITIES, RESULTS, STORE, SWEEPS, TRAINING
+from stages.places import LIVE, MODELS, PROBABILITIES, STORE, SWEEPS, TRAINING
 from stages.rows import folds_of, training_data
-from stages.start import give_start
+from stages.start import give_start, stands_in
 from stages.trials import identity_of, remembered
 
 
@@ -48,6 +49,19 @@ def sweep_table(candidates: Candidates, found: Selection) -> pd.DataFrame:
     )
 
 
+def sweep_summary(candidates: Candidates, found: Selection) -> list[dict[str, Any]]:
+    """One entry for each candidate, folds averaged; see `pipeline.results.Trial`."""
+    return [
+        {
+            "settings": {key: settings_of(head)[key] for key in candidates.searched},
+            "accuracy": float(np.mean([outcome.accuracy for outcome in outcomes])),
+            "nll": float(np.mean([outcome.nll for outcome in outcomes])),
+            "chosen": place == found.chosen,
+        }
+        for place, (head, outcomes) in enumerate(zip(candidates.heads, found.outcomes, strict=True))
+    ]
+
+
 def main() -> None:
     """Choose, refit and apply the head that ``--head`` names."""
     parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__)
@@ -67,7 +81,7 @@ def main() -> None:
     )
     trials = len(candidates.heads) * len(folds)
     with (
-        Live(str(RESULTS / "live" / name), save_dvc_exp=False, dvcyaml=None, report=None) as live,
+        Live(str(LIVE / name), save_dvc_exp=False, dvcyaml=None, report=None) as live,
         bar(total=trials, desc=name, unit=" trials") as progress,
     ):
 
@@ -80,8 +94,7 @@ def main() -> None:
             candidates.heads,
             folds,
             data,
-            identity_of(store, layers),
-            remembered(),
+            remembered(identity_of(store, layers, type(candidates.heads[0]))),
             told,
             progress.set_postfix_str,
         )
@@ -93,12 +106,24 @@ def main() -> None:
     # What DVC shows of all heads is results/metrics.json, which `compare` writes.
     Path(live.metrics_file).unlink()
     accuracy = float(np.mean(found.scores.argmax(axis=1) == data.label[found.rows]))
-    facts = {"features": layers, "fingerprint": store.fingerprint, "made_by": store.made_by}
+    stand_in = stands_in(params, found.best)
+    facts = {
+        "features": layers,
+        "fingerprint": store.fingerprint,
+        "made_by": store.made_by,
+        "stand_in": stand_in,
+    }
     save_head(heads[0], MODELS / name, facts)
 
     tested = np.flatnonzero(store.column("split") == "test")
     blocks = [store.features(layer, tested) for layer in layers]
     image_id = store.column("image_id")
+    test = [all_classes(h, h.predict_proba(blocks), data.n_classes, 0) for h in heads]
+    if not np.isfinite(test).all():
+        raise InputError(
+            f"heads.{name}: training diverged, its probabilities are no numbers; lower "
+            "learning_rate, or choose another scaling"
+        )
     path = PROBABILITIES / f"{name}.npz"
     with whole_file(path) as part, part.open("wb") as file:
         np.savez(
@@ -106,9 +131,7 @@ def main() -> None:
             validation_id=image_id[rows[found.rows]],
             validation=probabilities(found.scores, found.temperature),
             test_id=image_id[tested],
-            test=np.stack(
-                [all_classes(head, head.predict_proba(blocks), data.n_classes, 0) for head in heads]
-            ),
+            test=np.stack(test),
         )
     write_table(SWEEPS / f"{name}.csv", sweep_table(candidates, found))
     settings = settings_of(found.best)
@@ -124,6 +147,8 @@ def main() -> None:
         "val_accuracy": accuracy,
         "seconds": round(seconds, 2),
         "fingerprint": store.fingerprint,
+        "stand_in": stand_in,
+        "sweep": sweep_summary(candidates, found),
         "history": history,
     }
     write_json(TRAINING / f"{name}.json", summary)

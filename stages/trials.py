@@ -5,11 +5,14 @@ shared, and reading it should execute nothing.
 """
 
 import hashlib
+import inspect
 import json
+import os
 import time
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -24,65 +27,82 @@ from pipeline.selection import Data, Outcome, RunTrial, trial
 from stages.files import whole_file
 from stages.places import scratch_root
 
-# Whatever is in these can change an outcome: their text is part of what a trial is known by.
-CODE = ("head.py", "linear.py", "gradient.py", "neighbours.py", "scaling.py", "selection.py")
+# Whatever is in these, or in a head's own module, can change an outcome: their text is part of
+# what a trial is known by.
+_CODE = ("head.py", "scaling.py", "selection.py")
 _LIBRARIES = ("keras", "numpy", "scikit-learn", "scipy", "tensorflow")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def identity_of(store: FeatureStore, layers: Sequence[str]) -> str:
+def identity_of(store: FeatureStore, layers: Sequence[str], kind: type[Head]) -> str:
     """What outcomes depend on beyond settings and rows: the store's bytes, code, libraries."""
-    folder = Path(pipeline.__file__).parent
+    files = [Path(pipeline.__file__).parent / name for name in _CODE]
+    files += [Path(inspect.getfile(base)) for base in kind.__mro__ if issubclass(base, Head)]
     parts = {
         "store": store.attrs["digest"],
         "layers": list(layers),
-        "code": {name: (folder / name).read_text(encoding="utf-8") for name in CODE},
+        "code": [file.read_text(encoding="utf-8") for file in dict.fromkeys(files)],
         "libraries": {name: version(name) for name in _LIBRARIES},
+        "backend": os.environ.get("KERAS_BACKEND", ""),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def remembered(run: RunTrial = trial) -> RunTrial:
-    """A way to run trials that keeps outcomes in scratch as each is done."""
+def remembered(identity: str, run: RunTrial = trial) -> RunTrial:
+    """A way to run trials that keeps each outcome in scratch, under its identity."""
 
     def kept(
-        identity: str, heads: Sequence[Head], train: Labels, val: Labels, data: Data, watch: Watch
+        heads: Sequence[Head], train: Labels, val: Labels, data: Data, watch: Watch
     ) -> list[Outcome]:
-        path = _folder() / f"{joblib.hash((identity, list(heads), train, val))}.npz"
-        if path.is_file():
-            try:
-                return _read(path)
-            except _UNREADABLE:
-                path.unlink()  # cut short or altered: it is run again
-        outcomes = run(identity, heads, train, val, data, watch)
-        with whole_file(path) as part, part.open("wb") as file:
-            facts = [{k: v for k, v in asdict(o).items() if k != "scores"} for o in outcomes]
-            scores = np.stack([outcome.scores for outcome in outcomes])
-            np.savez(file, scores=scores, facts=np.array(json.dumps(facts)))
-        return outcomes
+        paths = [_folder() / f"{joblib.hash((identity, head, train, val))}.npz" for head in heads]
+        found = {path: outcome for path in paths if (outcome := _read(path))}
+        missing = {path: head for path, head in zip(paths, heads, strict=True) if path not in found}
+        if missing:
+            outcomes = run(list(missing.values()), train, val, data, watch)
+            found |= dict(zip(missing, outcomes, strict=True))
+        for path in missing:
+            _write(path, found[path])
+        return [found[path] for path in paths]
 
     return kept
 
 
 def nbytes() -> int:
     """Size of all outcomes on disk, bytes."""
-    return sum(file.stat().st_size for file in _folder().glob("*"))
+    return sum(size for _, size, _ in _files())
 
 
 def forget(older_than_days: float | None) -> int:
     """Delete outcomes older than this, or all; returns the bytes freed."""
-    before = nbytes()
-    for file in list(_folder().glob("*")):
-        if time.time() - file.stat().st_mtime > 86400 * (older_than_days or 0):
-            file.unlink()
-    return before - nbytes()
+    freed = 0
+    for file, size, age_s in _files():
+        if age_s > 86400 * (older_than_days or 0):
+            file.unlink(missing_ok=True)
+            freed += size
+    return freed
 
 
 def _folder() -> Path:
     return scratch_root() / "trials"
 
 
-def _read(path: Path) -> list[Outcome]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        facts, scores = json.loads(str(arrays["facts"])), arrays["scores"]
-    return [Outcome(scores=mine, **fact) for mine, fact in zip(scores, facts, strict=True)]
+def _files() -> Iterator[tuple[Path, int, float]]:
+    for file in list(_folder().glob("*.npz")):
+        with suppress(FileNotFoundError):  # another process may be at work there
+            facts = file.stat()
+            yield file, facts.st_size, time.time() - facts.st_mtime
+
+
+def _write(path: Path, outcome: Outcome) -> None:
+    facts = {key: value for key, value in asdict(outcome).items() if key != "scores"}
+    with whole_file(path) as part, part.open("wb") as file:
+        np.savez(file, scores=outcome.scores, facts=np.array(json.dumps(facts)))
+
+
+def _read(path: Path) -> Outcome | None:
+    """The outcome; None where there is none, or none that can be read: then it is run again."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return Outcome(scores=arrays["scores"], **json.loads(str(arrays["facts"])))
+    except _UNREADABLE:
+        return None

@@ -48,7 +48,7 @@ class Workspace:
         self.set("base", variant="narrow", weights="seeded")
         self.set("store", shard_rows=64, chunk_rows=16)
         self.set("heads.softmax", learning_rate=[0.01, 0.03], scaling="sqrt_l2")
-        self.set("heads.softmax", components=None, seeds=[0, 1])
+        self.set("heads.softmax", components=None, weight_decay=0, seeds=[0, 1])
         self.set("heads.mlp", epochs=20, hidden=32, components=64, dropout=0.3, scaling="sqrt_l2")
         self.set("heads.mlp", learning_rate=0.003, seeds=[0])
         self.set("heads.logistic", C=[10, 100], max_iter=50, scaling="sqrt_l2")

@@ -174,6 +174,8 @@ def test_heads_are_chosen_by_k_folds_of_several_layers_and_by_fine_tuning(
     assert len(sweep) == 6 * 3
     assert sweep.loc[sweep["chosen"], "fold"].tolist() == [1, 2, 3]
     assert "conv5+fc7" in (finished.root / "results/comparison.txt").read_text()
+    assert not json.loads((finished.root / "results/training/both.json").read_text())["stand_in"]
+    assert json.loads((finished.root / "results/training/tuned.json").read_text())["stand_in"]
     finished.set("heads.tuned", features="fc7")
     printed = finished.run("stages.train", "--head", "tuned", status=2)
     assert "AlexNet's fc6 expects pool5, got fc7" in printed
@@ -223,6 +225,56 @@ def test_a_killed_extraction_goes_on_and_gives_the_same_bytes(finished: Workspac
     assert summary(finished)["forwarded"] == 290 - 64 * kept
     assert summary(finished)["reused"] == 64 * kept
     assert shas(finished.root / "data/features.zarr") == whole
+
+
+def test_what_is_left_of_a_removed_head_is_told_and_does_not_come_back(
+    finished: Workspace,
+) -> None:
+    params = finished.root / "params.yaml"
+    document = YAML(typ="safe").load(params)
+    del document["heads"]["neighbours"]
+    YAML(typ="safe").dump(document, params)
+    printed = finished.run("stages.compare", status=2)
+    assert "`rm -r models/neighbours results/live/neighbours results/*/neighbours.*`" in printed
+    (command,) = re.findall(r"`(rm -r [^`]*)`", printed)
+    subprocess.run(command, shell=True, cwd=finished.root, check=True)  # noqa: S602
+    finished.repro()
+    assert "neighbours" not in (finished.root / "results/comparison.txt").read_text()
+    document["study"]["heads"] = ["softmax"]
+    YAML(typ="safe").dump(document, params)
+    printed = finished.run("stages.compare", status=2)
+    assert "results/study/ridge.json: params.yaml asks for no such head here" in printed
+
+
+def test_another_machine_gets_the_same_and_trains_a_head_without_images(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    remote, there = tmp_path / "remote", Workspace(tmp_path / "there")
+    finished.run("dvc", "remote", "add", "--default", "store", str(remote))
+    finished.run("dvc", "push")
+    there.root.mkdir()
+    for name in ("pipeline", "stages", "cache"):
+        shutil.copytree(finished.root / name, there.root / name)
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore", ".dvc/config"):
+        (there.root / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(finished.root / name, there.root / name)
+    there.run("dvc", "pull")
+    assert RAN.findall(there.repro()) == []
+    for part in ("models", "results"):
+        assert shas(there.root / part) == shas(finished.root / part)
+    source = YAML(typ="safe").load(there.root / "params.yaml")["prepare"]["source"]
+    hidden = Path(source).rename(tmp_path / "hidden")  # no images to be had
+    try:
+        there.set("heads.logistic", C=[30])
+        assert RAN.findall(there.repro()) == ["train@logistic", "compare"]
+        shutil.rmtree(there.root / ".dvc/cache")
+        for part in ("data", "models", "results"):
+            shutil.rmtree(there.root / part)
+        there.set("heads.ridge", alpha=0.5)
+        ran = RAN.findall(there.repro("--pull", "--allow-missing", "train@ridge"))
+        assert ran == ["train@ridge"]
+    finally:
+        hidden.rename(source)
 
 
 def test_settings_that_disagree_with_the_store_are_named(finished: Workspace) -> None:

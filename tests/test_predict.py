@@ -331,7 +331,7 @@ def project(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_store(photos / "data/features.zarr", layout, features, None, columns, MADE_BY)
     small = [thumbnail(Image.fromarray(block)) for block in pixels]
     write_thumbnails(photos / "data/thumbnails.zip", zip(ids, small, strict=True))
-    facts = {"features": ["mean", "spread"], "fingerprint": fingerprint(MADE_BY)}
+    facts = {"features": ["mean", "spread"], "fingerprint": fingerprint(MADE_BY), "stand_in": False}
     model = SimpleNamespace(predict_on_batch=colours)
     base = SimpleNamespace(made_by=lambda: MADE_BY, input_px=4, model=model)
     params = SimpleNamespace(base=SimpleNamespace(weights="seeded", crop="roi"), heads={"red": {}})

@@ -35,7 +35,7 @@ def test_the_head_of_the_readme_can_be_added(monkeypatch: pytest.MonkeyPatch) ->
     assert candidates.searched == ["C"]
     folds = [(np.arange(100), np.arange(100, 160))]
     label = np.searchsorted(np.unique(Y), Y)
-    found = select(candidates.heads, folds, Data([X], label, 43), "")
+    found = select(candidates.heads, folds, Data([X], label, 43))
     assert max(outcome.accuracy for (outcome,) in found.outcomes) > 0.6
 
 

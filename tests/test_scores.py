@@ -11,7 +11,16 @@ from scipy.stats import binomtest, norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss, recall_score, top_k_accuracy_score
 
-from pipeline.scores import BINS, by_group, reliability, score, share, track_interval, wilson
+from pipeline.scores import (
+    BINS,
+    by_group,
+    reliability,
+    score,
+    share,
+    share_by_track,
+    track_interval,
+    wilson,
+)
 
 C = 7
 Pairs = list[tuple[int, int]]
@@ -162,6 +171,13 @@ def test_interval_over_tracks_is_the_same_each_time_and_covers_the_mean() -> Non
     low, high = track_interval(value, track)
     assert (low, high) == track_interval(value, track)
     assert low < value.mean() < high
+
+
+def test_a_share_by_track_is_the_mean_with_the_interval_over_tracks() -> None:
+    right, track = np.arange(90) % 4 > 0, np.arange(90) // 3
+    found = share_by_track(right, track)
+    assert (found.correct, found.rows, found.share) == (67, 90, 67 / 90)
+    assert (found.low, found.high) == track_interval(right.astype(float), track)
 
 
 def test_one_track_has_no_interval() -> None:

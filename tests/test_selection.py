@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.head import Head, fit_temperature, nll_of
 from pipeline.saved import settings_of
 from pipeline.selection import Data, Outcome, alike, refit, select, trial
 from pipeline.splits import split_by_frame
-from stages.trials import remembered
+from stages.trials import identity_of, remembered
 
 
 def unwatched(_: str) -> None: ...
@@ -47,7 +48,7 @@ def plain_outcome(head: Head, train: Any, val: Any) -> tuple[float, Any]:
 @pytest.mark.parametrize("name", HEADS)
 def test_a_trial_is_a_fit_and_a_look_at_other_rows(name: str) -> None:
     train, val = FOLDS[0]
-    (found,) = trial("", [HEADS[name]], train, val, data(), unwatched)
+    (found,) = trial([HEADS[name]], train, val, data(), unwatched)
     accuracy, scores = plain_outcome(HEADS[name], train, val)
     assert found.accuracy == accuracy
     np.testing.assert_allclose(found.scores[:, :4], scores, rtol=1e-4, atol=1e-4)
@@ -60,17 +61,17 @@ def test_a_trial_is_a_fit_and_a_look_at_other_rows(name: str) -> None:
 def test_every_candidate_of_a_path_gets_its_own_outcome() -> None:
     train, val = FOLDS[0]
     alphas = (10.0, 0.01, 1.0)  # in no order
-    for candidates in (ridges(*alphas), [fresh("logistic", C=C) for C in alphas]):
-        found = trial("", candidates, train, val, data(), unwatched)
-        for candidate, outcome in zip(candidates, found, strict=True):
-            accuracy, _ = plain_outcome(candidate, train, val)
-            assert outcome.accuracy == pytest.approx(accuracy, abs=0.03)
+    candidates = ridges(*alphas)
+    found = trial(candidates, train, val, data(), unwatched)
+    for candidate, outcome in zip(candidates, found, strict=True):
+        accuracy, _ = plain_outcome(candidate, train, val)
+        assert outcome.accuracy == pytest.approx(accuracy, abs=0.03)
 
 
 def test_the_best_mean_over_folds_is_chosen() -> None:
     candidates = [*ridges(0.01, 1000.0), *ridges(0.01, 1.0, scaling="none")]
     told: list[int] = []
-    found = select(candidates, FOLDS, data(), "", told=lambda place, _: told.append(place))
+    found = select(candidates, FOLDS, data(), told=lambda place, _: told.append(place))
     means = [
         np.mean([plain_outcome(head, train, val)[0] for train, val in FOLDS]) for head in candidates
     ]
@@ -82,7 +83,7 @@ def test_the_best_mean_over_folds_is_chosen() -> None:
 
 
 def test_each_row_is_scored_by_a_model_that_never_saw_it() -> None:
-    found = select(ridges(0.1), FOLDS, data(), "")
+    found = select(ridges(0.1), FOLDS, data())
     assert sorted(found.rows) == list(range(len(X)))
     assert found.scores.shape == (len(X), DATA_CLASSES)
     for train, val in FOLDS:
@@ -94,7 +95,7 @@ def test_each_row_is_scored_by_a_model_that_never_saw_it() -> None:
 
 def test_the_first_of_equals_is_chosen() -> None:
     same = ridges(0.1)[0]
-    assert select([same, same.copy(), same.copy()], FOLDS, data(), "").chosen == 0
+    assert select([same, same.copy(), same.copy()], FOLDS, data()).chosen == 0
 
 
 def test_what_one_fit_can_serve_is_put_together() -> None:
@@ -111,14 +112,14 @@ def test_a_scaling_shared_is_not_a_scaling_mixed_up() -> None:
     for scaling in ("l2", "none", "l2"):
         for train, val in FOLDS:
             candidate = fresh("ridge", scaling=scaling)
-            (once,) = trial("", [candidate], train, val, shared, unwatched)
-            (alone,) = trial("", [candidate], train, val, data(), unwatched)
+            (once,) = trial([candidate], train, val, shared, unwatched)
+            (alone,) = trial([candidate], train, val, data(), unwatched)
             np.testing.assert_array_equal(once.scores, alone.scores)
 
 
 def test_refits_are_on_all_rows_once_a_seed() -> None:
     candidate = fresh("softmax")
-    found = select([candidate], FOLDS[:1], data(), "")
+    found = select([candidate], FOLDS[:1], data())
     heads = refit(found, [3, 4], data(), unwatched)
     assert [head.seed for head in heads] == [3, 4]  # type: ignore[attr-defined]
     for head, seed in zip(heads, (3, 4), strict=True):
@@ -126,19 +127,19 @@ def test_refits_are_on_all_rows_once_a_seed() -> None:
         np.testing.assert_array_equal(head.scores([X]), expected.scores([X]))
         assert head.temperature_ == found.temperature
     assert candidate.seed == 0  # type: ignore[attr-defined]
-    (only,) = refit(select(ridges(0.1), FOLDS[:1], data(), ""), [], data(), unwatched)
+    (only,) = refit(select(ridges(0.1), FOLDS[:1], data()), [], data(), unwatched)
     np.testing.assert_array_equal(only.scores([X]), ridges(0.1)[0].fit([X], LABEL).scores([X]))
 
 
 def test_a_fine_tuned_head_is_refitted_from_its_start() -> None:
-    found = select([HEADS["fine_tuned"]], FOLDS[:1], data(), "")
+    found = select([HEADS["fine_tuned"]], FOLDS[:1], data())
     (head,) = refit(found, [0], data(), unwatched)
     expected = fresh("fine_tuned").fit([X], LABEL)
     np.testing.assert_array_equal(head.scores([X]), expected.scores([X]))
 
 
 def run_sweep(*candidates: Head, identity: str = "store") -> list[Outcome]:
-    found = select(candidates, FOLDS, data(), identity, remembered())
+    found = select(candidates, FOLDS, data(), remembered(identity))
     return [outcome for mine in found.outcomes for outcome in mine]
 
 
@@ -165,6 +166,37 @@ def test_trials_once_run_are_not_run_again(fits: list[str]) -> None:
     for before, after in zip(first, again, strict=False):
         np.testing.assert_array_equal(before.scores, after.scores)
         assert (before.accuracy, before.history) == (after.accuracy, after.history)
+
+
+def test_of_one_path_too_only_what_is_new_is_run(fits: list[str]) -> None:
+    run_sweep(*ridges(0.1, 1.0))
+    assert fits == ["ridge"] * 6
+    run_sweep(*ridges(0.1, 0.5, 1.0))
+    assert fits == ["ridge"] * 9
+
+
+def test_what_a_trial_is_known_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of every module that can change an outcome, and what it runs on."""
+    monkeypatch.setattr("stages.trials.pipeline", SimpleNamespace(__file__=str(tmp_path / "x")))
+    store = SimpleNamespace(attrs={"digest": "abc"})
+
+    def identity(kind: type[Head], **changes: Any) -> str:
+        asked = SimpleNamespace(attrs=store.attrs | changes)
+        return identity_of(asked, ["fc7"], kind)  # type: ignore[arg-type]
+
+    names = ("head.py", "scaling.py", "selection.py")
+    for name in names:
+        (tmp_path / name).write_text("once")
+    before = identity(type(HEADS["ridge"]))
+    assert before == identity(type(HEADS["ridge"]))
+    assert before != identity(type(HEADS["mlp"]))  # of another module
+    assert before != identity(type(HEADS["ridge"]), digest="abd")
+    for name in names:
+        (tmp_path / name).write_text("twice")
+        assert identity(type(HEADS["ridge"])) != before
+        (tmp_path / name).write_text("once")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert identity(type(HEADS["ridge"])) != before
 
 
 def test_outcomes_come_back_as_they_were(fits: list[str]) -> None:
@@ -212,7 +244,7 @@ def test_trials_are_known_by_all_that_they_depend_on(fits: list[str], change: st
         head = fresh("fine_tuned", epochs=1, dropout=0.2)
     if change == "rows":
         folds = [split_by_frame(LABEL, n_val=40, seed=0)]
-        select([head], folds, data(), "store", remembered())
+        select([head], folds, data(), remembered("store"))
     else:
         run_sweep(head, identity="other" if change == "identity" else "store")
     assert len(fits) > count
@@ -227,7 +259,7 @@ def test_a_killed_sweep_goes_on_at_the_trial(tmp_path: Path, finished: Workspace
         "import os, signal, sys\n"
         "from stages import train\n"
         "select, limit = train.select, int(sys.argv.pop(1))\n"
-        "def dying(candidates, folds, data, identity, run, told, watch):\n"
+        "def dying(candidates, folds, data, run, told, watch):\n"
         "    import pipeline.head\n"
         "    fit_path, begun = pipeline.head.Head.fit_path, []\n"
         "    def counted(heads, *rest):\n"
@@ -235,7 +267,7 @@ def test_a_killed_sweep_goes_on_at_the_trial(tmp_path: Path, finished: Workspace
         "        if len(begun) > limit: os.kill(os.getpid(), signal.SIGKILL)\n"
         "        return fit_path(heads, *rest)\n"
         "    pipeline.head.Head.fit_path = staticmethod(counted)\n"
-        "    try: return select(candidates, folds, data, identity, run, told, watch)\n"
+        "    try: return select(candidates, folds, data, run, told, watch)\n"
         "    finally:\n"
         "        pipeline.head.Head.fit_path = staticmethod(fit_path)\n"
         "        print('fits', len(begun))\n"

@@ -11,7 +11,6 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 import cache
-from stages.trials import CODE
 
 PACKAGES = ("pipeline", "cache", "stages")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*.py"))
@@ -85,13 +84,6 @@ def test_comparing_again_needs_neither_base_nor_heads_nor_store() -> None:
     assert not deps & {"pipeline/alexnet.py", "pipeline/head.py", "cache/store.py"}
     assert "pipeline/report" in STAGES["compare"]["deps"]  # its templates
     assert "data/features.zarr" not in STAGES["compare"]["deps"]
-
-
-def test_trials_are_known_by_the_code_that_makes_them() -> None:
-    makes = needed(ROOT / "pipeline/selection.py") | needed(ROOT / "pipeline/heads.py")
-    # What these say changes no outcome: a message, which rows are asked for, how Keras is loaded.
-    passive = {"errors.py", "splits.py", "backend.py", "heads.py", "saved.py"}
-    assert {path.name for path in makes} - passive == set(CODE)
 
 
 def test_package_files_hold_nothing_but_a_docstring() -> None:
