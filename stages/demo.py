@@ -93,6 +93,10 @@ def main() -> int:
     params = yaml.load(Path("params.yaml"))
     params["prepare"] |= {"source": "archives", "md5": checksums(archives)}
     params["base"] |= {"weights": "seeded"}
+    # Fewer combinations than the real run tries: this is to be over in minutes.
+    params["heads"]["softmax"] |= {"scaling": "l2", "weight_decay": 0}
+    params["heads"]["mlp"] |= {"scaling": "l2", "dropout": 0.3}
+    params["heads"]["logistic"] |= {"scaling": "l2", "C": 1000}
     yaml.dump(params, WORKSPACE / "params.yaml")
     # The stages run as `python -m ...`: let that be this Python, whatever the shell's path says.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
