@@ -38,8 +38,9 @@ def comparison_text(heads: list[HeadResult], pairs: list[Pair], provenance: Prov
         lines += [
             "",
             f"{len(pairs) - len(alike)} of {len(pairs)} pairs of heads differ on test (exact "
-            f"McNemar tests of the first seeds, Holm's correction), {both} of them on validation "
-            "too (bootstrap over tracks)" + (f"; not {', '.join(alike)}" if alike else ""),
+            "McNemar tests of the first seeds, Holm's correction),",
+            f"{both} of them on validation too (bootstrap over tracks)",
+            *([f"not told apart: {', '.join(alike)}"] if alike else []),
         ]
     for head in ranked:
         if head.leak:

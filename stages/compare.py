@@ -21,7 +21,7 @@ from stages.files import read_json, write_json, write_table, write_text
 from stages.params import Params, load_params
 from stages.places import AUDIT, EXTRACTED, INDEX, RESULTS, THUMBNAILS
 
-LISTED_MISTAKES = 300  # of each head, the most confident: a few megabytes of page in all
+LISTED_MISTAKES = 500  # of each head, the most confident: a few megabytes of page in all
 SIZES_PX = (0, 30, 40, 50, 70, 100)
 HEADLINE = (
     "accuracy", "accuracy_low", "accuracy_high", "top5", "macro_recall", "nll", "ece", "correct",
