@@ -106,15 +106,6 @@ def main() -> None:
     # What DVC shows of all heads is results/metrics.json, which `compare` writes.
     Path(live.metrics_file).unlink()
     accuracy = float(np.mean(found.scores.argmax(axis=1) == data.label[found.rows]))
-    stand_in = stands_in(params, found.best)
-    facts = {
-        "features": layers,
-        "fingerprint": store.fingerprint,
-        "made_by": store.made_by,
-        "stand_in": stand_in,
-    }
-    save_head(heads[0], MODELS / name, facts)
-
     tested = np.flatnonzero(store.column("split") == "test")
     blocks = [store.features(layer, tested) for layer in layers]
     image_id = store.column("image_id")
@@ -124,6 +115,15 @@ def main() -> None:
             f"heads.{name}: training diverged, its probabilities are no numbers; lower "
             "learning_rate, or choose another scaling"
         )
+    stand_in = stands_in(params, found.best)
+    facts = {
+        "features": layers,
+        "fingerprint": store.fingerprint,
+        "made_by": store.made_by,
+        "stand_in": stand_in,
+    }
+    save_head(heads[0], MODELS / name, facts)
+
     path = PROBABILITIES / f"{name}.npz"
     with whole_file(path) as part, part.open("wb") as file:
         np.savez(

@@ -277,6 +277,17 @@ def test_another_machine_gets_the_same_and_trains_a_head_without_images(
         hidden.rename(source)
 
 
+def test_a_head_that_diverges_is_told_and_does_not_take_the_place_of_one_that_did_not(
+    finished: Workspace,
+) -> None:
+    before = shas(finished.root / "models/mlp")
+    finished.set("heads.mlp", learning_rate=1e38)
+    printed = finished.run("stages.train", "--head", "mlp", status=2)
+    assert "error: heads.mlp: training diverged" in printed
+    assert "Traceback" not in printed
+    assert shas(finished.root / "models/mlp") == before
+
+
 def test_settings_that_disagree_with_the_store_are_named(finished: Workspace) -> None:
     finished.set("base", crop="roi")
     printed = finished.run("stages.train", "--head", "softmax", status=2)
