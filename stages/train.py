@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from dvclive.live import Live
+from scmrepo.exceptions import SCMError
 
 from cache.store import open_store
 from pipeline.errors import InputError
@@ -62,6 +63,18 @@ def sweep_summary(candidates: Candidates, found: Selection) -> list[dict[str, An
     ]
 
 
+def open_live(name: str) -> Live:
+    """Where curves are written as they grow, for DVC's commands and editors.
+
+    Raises:
+        InputError: A git repository without a commit, which DVCLive cannot do with.
+    """
+    try:
+        return Live(str(LIVE / name), save_dvc_exp=False, dvcyaml=None, report=None)
+    except SCMError as error:
+        raise InputError(f"DVCLive: {error}; expected a git commit; make one first") from error
+
+
 def main() -> None:
     """Choose, refit and apply the head that ``--head`` names."""
     parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__)
@@ -81,7 +94,7 @@ def main() -> None:
     )
     trials = len(candidates.heads) * len(folds)
     with (
-        Live(str(LIVE / name), save_dvc_exp=False, dvcyaml=None, report=None) as live,
+        open_live(name) as live,
         bar(total=trials, desc=name, unit=" trials") as progress,
     ):
 

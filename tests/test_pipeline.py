@@ -288,6 +288,14 @@ def test_a_head_that_diverges_is_told_and_does_not_take_the_place_of_one_that_di
     assert shas(finished.root / "models/mlp") == before
 
 
+def test_a_git_repository_without_a_commit_is_told(finished: Workspace) -> None:
+    subprocess.run(["git", "init", "--quiet", "."], cwd=finished.root, check=True)
+    config = finished.root / ".dvc/config"
+    config.write_text(config.read_text().replace("no_scm = true", ""))
+    printed = finished.run("stages.train", "--head", "ridge", status=2)
+    assert "error: DVCLive: Empty git repo; expected a git commit" in printed
+
+
 def test_settings_that_disagree_with_the_store_are_named(finished: Workspace) -> None:
     finished.set("base", crop="roi")
     printed = finished.run("stages.train", "--head", "softmax", status=2)
