@@ -102,9 +102,11 @@ def _thin(ticks: list[tuple[float, str]], length: float) -> list[tuple[float, st
     """Without the ticks whose labels would touch the one before."""
     kept: list[tuple[float, str]] = []
     for place, label in ticks:
-        room = (place - kept[-1][0]) * length / LETTER if kept else math.inf
-        if room >= (len(kept[-1][1]) + len(label)) / 2 + 1 if kept else True:
-            kept.append((place, label))
+        if kept:
+            room = (place - kept[-1][0]) * length / LETTER
+            if room < (len(kept[-1][1]) + len(label)) / 2 + 1:
+                continue
+        kept.append((place, label))
     return kept
 
 
@@ -170,14 +172,14 @@ class Chart:
 
 def learning_curves(head: HeadResult, y: Axis) -> list[Chart]:
     """Accuracy and loss against the epoch; empty without a history."""
+    if not head.history:
+        return []
     series = {
         key: [
             Point(e["epoch"], e[key]) for e in head.history if math.isfinite(e.get(key, math.nan))
         ]
         for key in ("accuracy", "val_accuracy", "loss")
     }
-    if not head.history:
-        return []
     dots = len(head.history) <= DOTS
     x = linear("epoch", [entry["epoch"] for entry in head.history], 1)
     lines = [Series("dashed", series["accuracy"], dots=False)]

@@ -78,6 +78,7 @@ def compare_pairs(
     found = []
     for k, (a, b) in enumerate(pairs):
         difference = validation[a].astype(np.float64) - validation[b]
+        low, high = track_interval(difference, track, confidence)
         found.append(
             Pair(
                 first=a,
@@ -88,13 +89,8 @@ def compare_pairs(
                 p_holm=float(p_holm[k]),
                 significant=bool(reject[k]),
                 validation_difference=float(difference.mean()),
-                **dict(
-                    zip(
-                        ("validation_low", "validation_high"),
-                        track_interval(difference, track, confidence),
-                        strict=True,
-                    )
-                ),
+                validation_low=low,
+                validation_high=high,
             )
         )
     return found
