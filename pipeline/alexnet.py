@@ -125,7 +125,8 @@ def _narrowed(variant: Variant, factor: int) -> Variant:
 
 
 VARIANTS = {"bvlc": BVLC, "torchvision": TORCHVISION, "narrow": _narrowed(BVLC, 8)}
-TAPS = ("conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
+TAPS = ("conv1", "conv2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8")
+_TAP_PX = 6  # side that the maps of a convolution are pooled to, that of pool5
 
 
 def layers_up_to(variant: str, taps: Sequence[str]) -> tuple[Layer, ...]:
@@ -187,8 +188,9 @@ def tap_widths(variant: str, taps: Sequence[str]) -> dict[str, int]:
     """Layer to D, the number of features that `build` returns of it."""
     widths = {}
     for layer, _, px, depth in _traced(variant, taps):
-        side = (px - 3) // 2 + 1 if isinstance(layer, Conv) else px
-        widths[layer.name] = side * side * depth
+        while isinstance(layer, Conv) and px > _TAP_PX:
+            px = (px - 3) // 2 + 1
+        widths[layer.name] = px * px * depth
     return {tap: widths[tap] for tap in taps}
 
 
@@ -198,9 +200,10 @@ def build(variant: str, weights: Weights, taps: Sequence[str], precision: str = 
     The input is (N, H, W, 3) uint8 in RGB, 0..255; the preprocessing of the variant (channel
     order, mean, scale) is part of the graph. The output is a dict of tap to (N, D) float32.
 
-    A convolutional tap (``conv3`` … ``conv5``, after its ReLU) is max-pooled 3/2 to 6x6 and
-    flattened in H, W, channel order, so ``conv5`` and ``pool5`` hold the same numbers. ``fc6``
-    and ``fc7`` are taken after their ReLU, ``fc8`` before its softmax.
+    A convolutional tap (``conv1`` … ``conv5``, after its ReLU) is max-pooled 3/2 until it is 6x6,
+    as the network itself pools conv5, and flattened in H, W, channel order; so ``conv5`` and
+    ``pool5`` hold the same numbers. ``fc6`` and ``fc7`` are taken after their ReLU, ``fc8``
+    before its softmax.
 
     Args:
         variant: A key of VARIANTS.
@@ -230,8 +233,9 @@ def build(variant: str, weights: Weights, taps: Sequence[str], precision: str = 
             activation = "relu" if layer.relu else None
             x = keras.layers.Dense(layer.units, activation, dtype=precision, name=layer.name)(x)
         if layer.name in taps:
-            pool = keras.layers.MaxPooling2D(3, 2, dtype=precision)
-            tap = pool(x) if isinstance(layer, Conv) else x
+            tap = x
+            while isinstance(layer, Conv) and tap.shape[1] > _TAP_PX:
+                tap = keras.layers.MaxPooling2D(3, 2, dtype=precision)(tap)
             flat = ops.reshape(tap, (-1, math.prod(tap.shape[1:])))
             outputs[layer.name] = ops.stop_gradient(ops.cast(flat, "float32"))
     model = keras.Model(image, {tap: outputs[tap] for tap in taps}, name=f"alexnet_{variant}")

@@ -7,6 +7,7 @@ import tempfile
 from importlib import import_module
 from typing import Any
 
+import cv2
 import PIL
 
 
@@ -59,6 +60,7 @@ def runtime() -> dict[str, str]:
     return {
         "backend": f"{backend} {import_module(backend).__version__}",
         "keras": keras().__version__,
+        "opencv": cv2.__version__,
         "pillow": PIL.__version__,
         "machine": platform.machine(),
         "device": device(),

@@ -8,7 +8,7 @@ Glossary: N rows, M validation rows, D features, C classes, H hidden units.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self
 
@@ -148,9 +148,12 @@ class Head(ABC):
         """(N, D) features as stored, one array a layer, to (N, C), columns as in classes_."""
         return self.scaled_scores(self.scaling_.transform(blocks))
 
-    def predict_proba(self, blocks: Blocks) -> Floats:
-        """(N, D) features as stored, one array a layer, to (N, C) probabilities."""
-        return probabilities(self.scores(blocks), self.temperature_)
+    def predict_proba(self, *views: Blocks) -> Floats:
+        """Features as stored, (N, D) for each layer, to (N, C) probabilities.
+
+        Of several views of the same images, scores are averaged.
+        """
+        return probabilities(mean_scores(self.scores(view) for view in views), self.temperature_)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything learned, as arrays."""
@@ -200,6 +203,12 @@ class AffineHead(Head):
         super().restore(state)
         count = sum(name.startswith("W") for name in state)
         self.layers_ = [(state[f"W{k}"], state[f"b{k}"]) for k in range(max(count, 1))]
+
+
+def mean_scores(views: Iterable[Floats]) -> Floats:
+    """(N, C) scores of each view to their mean."""
+    first, *others = views
+    return np.asarray(sum(others, start=first) / np.float32(1 + len(others)), np.float32)
 
 
 def probabilities(scores: Floats, temperature: float) -> Floats:

@@ -2,14 +2,36 @@
 
 import io
 import warnings
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import InputError
+from pipeline.views import Box
 
-Box = tuple[int, int, int, int]  # x1, y1, x2, y2 of the first and last pixel, both inside
+
+@dataclass(frozen=True)
+class Contrast:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994).
+
+    Attributes:
+        clip: No grey level may take up more than this, in multiples of an even share: the higher,
+            the more contrast.
+        tiles: The picture has tiles x tiles histograms; between their middles is interpolated.
+    """
+
+    clip: float
+    tiles: int
+
+    def equalized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB to the same, its lightness (L of CIELAB) spread, its hues kept."""
+        lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+        clahe = cv2.createCLAHE(self.clip, (self.tiles, self.tiles))
+        lab[..., 0] = clahe.apply(np.ascontiguousarray(lab[..., 0]))
+        return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
 
 
 def decode(data: bytes, name: str) -> Image.Image:
@@ -32,16 +54,22 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise InputError(f"{name}: expected a photo, got {error}") from error
 
 
-def pixels(image: Image.Image, input_px: int, box: Box | None = None) -> NDArray[np.uint8]:
-    """Crop to the box, if there is one, and resize.
+def pixels(
+    image: Image.Image, input_px: int, box: Box | None = None, contrast: Contrast | None = None
+) -> NDArray[np.uint8]:
+    """Crop to the box, if there is one; resize; equalise, if asked to.
 
     The resize is Pillow's bilinear filter to a square, whatever the aspect ratio: what the
-    network sees of a 30 x 40 crop is stretched, but nothing of the sign is cut off.
+    network sees of a 30 x 40 crop is stretched, but nothing of the sign is cut off. What of the
+    box lies outside the image repeats its edge.
 
     Returns:
         (input_px, input_px, 3) uint8, RGB.
     """
     if box is not None:
         x1, y1, x2, y2 = box
-        image = image.crop((x1, y1, x2 + 1, y2 + 1))
-    return np.asarray(image.resize((input_px, input_px), Image.Resampling.BILINEAR))
+        rows = np.clip(np.arange(y1, y2 + 1), 0, image.height - 1)
+        columns = np.clip(np.arange(x1, x2 + 1), 0, image.width - 1)
+        image = Image.fromarray(np.asarray(image)[np.ix_(rows, columns)])
+    resized = np.asarray(image.resize((input_px, input_px), Image.Resampling.BILINEAR))
+    return contrast.equalized(resized) if contrast else resized

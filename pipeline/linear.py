@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh, solve
+from scipy.linalg import LinAlgError, solve
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from pipeline.errors import InputError
 from pipeline.head import AffineHead, Count, Head, Labels, Positive, Watch
 from pipeline.scaling import Floats
 
@@ -40,10 +41,10 @@ class RidgeHead(AffineHead, kind="ridge"):
     """Least squares on targets +1 and -1 with an L2 penalty, in closed form.
 
     Let X (N, D) be centred, T (N, C) the targets, centred too, and a the penalty. Then
-        W = (X'X + a I)^-1 X'T = X' (XX' + a I)^-1 T           (D, C)
-    and with one decomposition, X'X = Q diag(w) Q' (D, D) or, where N < D, XX' = Q diag(w) Q' (N, N)
-        W = Q diag(1 / (w + a)) Q' X'T      or      W = X' Q diag(1 / (w + a)) Q' T
-    so that every further a costs no more than a product. For a single a, Cholesky is cheaper.
+        W = (X'X + a I)^-1 X'T            where D <= N: one system of (D, D)
+        W = X' (XX' + a I)^-1 T           else: one of (N, N)
+    so heads that differ in a share the product. Each is solved by Cholesky's decomposition; an
+    eigendecomposition, which would serve every a, takes as long as about ten of these.
     """
 
     path = "alpha"
@@ -60,24 +61,27 @@ class RidgeHead(AffineHead, kind="ridge"):
         validation: tuple[Floats, Labels] | None,
         watch: Watch,
     ) -> Iterator[Head]:
-        ridges = [head for head in heads if isinstance(head, RidgeHead)]
         target = np.where(y[:, None] == np.arange(y.max() + 1), np.float32(1), np.float32(-1))
         b = target.mean(axis=0)
         target -= b
         primal = x.shape[1] <= x.shape[0]
+        watch("products of rows")
         gram = x.T @ x if primal else x @ x.T
-        unit = float(np.trace(gram, dtype=np.float64)) / len(x) or 1.0
+        diagonal = np.diagonal(gram).copy()
+        unit = float(diagonal.sum(dtype=np.float64)) / len(x) or 1.0
         right = x.T @ target if primal else target
-        watch("decomposition")
-        if len(ridges) == 1:
-            gram[np.diag_indices_from(gram)] += unit * ridges[0].alpha
-            solved = [solve(gram, right, assume_a="pos", overwrite_a=True, check_finite=False)]
-        else:
-            w, q = eigh(gram, overwrite_a=True, check_finite=False)
-            w = np.maximum(w, 0)[:, None]  # rounding leaves the smallest just below zero
-            right = q.T @ right
-            solved = [q @ (right / (w + np.float32(unit * head.alpha))) for head in ridges]
-        for head, found in zip(ridges, solved, strict=True):
+        for head in heads:
+            if not isinstance(head, RidgeHead):
+                raise TypeError(f"expected ridges, got {type(head).__name__}")
+            watch(f"alpha {head.alpha:g}")
+            gram[np.diag_indices_from(gram)] = diagonal + np.float32(unit * head.alpha)
+            try:
+                found = solve(gram, right, assume_a="pos", check_finite=False)
+            except LinAlgError as error:
+                raise InputError(
+                    f"a ridge cannot be solved in single precision with alpha {head.alpha:g}; "
+                    "expected a larger one, 0.001 or more"
+                ) from error
             head.layers_ = [(np.asarray(found if primal else x.T @ found, np.float32), b)]
             yield head
 

@@ -11,10 +11,12 @@ from typing import Any
 import joblib
 import numpy as np
 
-from pipeline.head import Head, Labels, Watch, fit_temperature, nll_of
+from pipeline.head import Head, Labels, Watch, fit_temperature, mean_scores, nll_of
 from pipeline.saved import settings_of
 from pipeline.scaling import Blocks, Floats, Scaling
 from pipeline.splits import Fold
+
+Scaled = tuple[Scaling, Floats, list[Floats]]
 
 
 @dataclass
@@ -25,33 +27,40 @@ class Data:
         blocks: (N, D) features, one array a layer.
         label: (N,) int64.
         n_classes: C.
+        others: Further views of the same N images, to score held-out rows by; each as ``blocks``,
+            or something that gives rows when it is indexed by their numbers.
     """
 
     blocks: Blocks
     label: Labels
     n_classes: int
-    _scaled: tuple[str, tuple[Scaling, Floats, Floats]] | None = field(default=None, repr=False)
-
-    def rows(self, rows: Labels) -> list[Any]:
-        """Features of some rows, one array a layer."""
-        return [block[rows] for block in self.blocks]
+    others: Sequence[Sequence[Any]] = ()
+    _scaled: tuple[str, Scaled] | None = field(default=None, repr=False)
 
     def drop_scaled(self) -> None:
         """Make room: two of what `scaled` keeps may not fit where one does."""
         self._scaled = None
 
-    def scaled(self, head: Head, train: Labels, val: Labels) -> tuple[Scaling, Floats, Floats]:
-        """Features of a fold as a head wants them: the scaling, and training and held-out rows.
+    def scaled(self, head: Head, train: Labels, val: Labels) -> Scaled:
+        """Features of a fold as a head wants them.
 
         The last answer is kept, since candidates that share it follow one another.
+
+        Returns:
+            The scaling, training rows, and held-out rows in each view.
         """
         key = joblib.hash((head.scaling, head.components, train, val))
         if self._scaled is None or self._scaled[0] != key:
             self.drop_scaled()
             scaling = Scaling(head.scaling, head.components)
-            x = scaling.fit_transform(self.rows(train))
-            self._scaled = key, (scaling, x, scaling.transform(self.rows(val)))
+            x = scaling.fit_transform(_rows(self.blocks, train))
+            views = [scaling.transform(_rows(view, val)) for view in (self.blocks, *self.others)]
+            self._scaled = key, (scaling, x, views)
         return self._scaled[1]
+
+
+def _rows(blocks: Sequence[Any], rows: Labels) -> list[Any]:
+    return [block[rows] for block in blocks]
 
 
 @dataclass(frozen=True)
@@ -94,12 +103,12 @@ def trial(
     """
     start = time.perf_counter()
     fresh = [head.copy() for head in heads]
-    scaling, x, x_val = data.scaled(fresh[0], train, val)
+    scaling, x, views = data.scaled(fresh[0], train, val)
     truth = data.label[val]
-    measured = {
-        id(head): (all_classes(head, head.scaled_scores(x_val), data.n_classes), head.history_)
-        for head in Head.fit_path(fresh, scaling, x, data.label[train], (x_val, truth), watch)
-    }
+    measured = {}
+    for head in Head.fit_path(fresh, scaling, x, data.label[train], (views[0], truth), watch):
+        found = mean_scores(head.scaled_scores(view) for view in views)
+        measured[id(head)] = all_classes(head, found, data.n_classes), head.history_
     seconds = (time.perf_counter() - start) / len(heads)
     outcomes = []
     for head in fresh:

@@ -1,26 +1,30 @@
 """The base that params.yaml asks for: its weights, its identity, its forward pass."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 
 import pipeline
-from pipeline import alexnet, features
+from pipeline import alexnet
 from pipeline.archives import Archive, fetch_archive
 from pipeline.errors import InputError
-from pipeline.images import decode, pixels
+from pipeline.features import BATCH_ROWS, forward
+from pipeline.images import Contrast, decode, pixels
+from pipeline.views import Box, shifted, view_count, view_name
 from pipeline.weights import load_weights, weights_digest
 from stages.params import Params, stated
 
 # Whatever is in these, and in this file, can change a feature: their text is part of what made it.
-_CODE = ("alexnet.py", "frozen.py", "features.py", "images.py")
+_CODE = ("alexnet.py", "frozen.py", "features.py", "images.py", "views.py")
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,15 @@ class FrozenBase:
         return alexnet.VARIANTS[self.params.base.variant].input_px
 
     @property
+    def views(self) -> int:
+        """How many views of each image are forwarded."""
+        return view_count(self.params.base.shift)
+
+    @property
     def widths(self) -> dict[str, int]:
-        """Layer to the number of its features."""
-        return alexnet.tap_widths(self.params.base.variant, self.params.base.layers)
+        """Array of the store (a layer in one view) to the number of its features."""
+        widths = alexnet.tap_widths(self.params.base.variant, self.params.base.layers)
+        return {view_name(k, view): widths[k] for view in range(self.views) for k in widths}
 
     def made_by(self) -> dict[str, Any]:
         """The parts that a feature's value depends on; goes into the store, so no paths here."""
@@ -57,8 +67,20 @@ class FrozenBase:
             "code_sha256": hashlib.sha256(code).hexdigest(),
         }
 
+    def seen(self, image: Image.Image, box: Box | None = None) -> NDArray[np.uint8]:
+        """What the network is given of an image, or of a box in it.
+
+        Returns:
+            (V, H, W, 3) uint8, V views.
+        """
+        asked = self.params.base.contrast
+        contrast = Contrast(asked.clip, asked.tiles) if asked else None
+        box = box or (0, 0, image.width - 1, image.height - 1)
+        boxes = [shifted(box, self.params.base.shift, view) for view in range(self.views)]
+        return np.stack([pixels(image, self.input_px, each, contrast) for each in boxes])
+
     def reader(self, index: pd.DataFrame) -> Callable[[int], NDArray[np.uint8]]:
-        """A function from a row of the index to the pixels the network is given."""
+        """A function from a row of the index to what `seen` gives of it."""
         roi = index[["roi_x1", "roi_y1", "roi_x2", "roi_y2"]].to_numpy()
         # Lists share the table's strings; arrays of text would hold each at four bytes a letter.
         splits, members = index["split"].to_list(), index["member"].to_list()
@@ -80,13 +102,28 @@ class FrozenBase:
                 )
             x1, y1, x2, y2 = map(int, roi[row])
             box = (x1, y1, x2, y2) if cropped else None
-            return pixels(decode(data, f"{archive.path}: {member}"), self.input_px, box)
+            return self.seen(decode(data, f"{archive.path}: {member}"), box)
 
         return read
 
-    def forward(self, images: Any) -> Any:
-        """See `pipeline.features.forward`."""
-        return features.forward(self.model, images)
+    def forward(
+        self, images: Iterable[NDArray[np.uint8]]
+    ) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Push images through the base, each view once; see `pipeline.features.forward`.
+
+        Args:
+            images: (V, H, W, 3) each, as `seen` gives them.
+
+        Yields:
+            Per batch, array of the store to (n, D) float32.
+        """
+        images = iter(images)
+        while batch := list(islice(images, BATCH_ROWS)):
+            blocks: dict[str, NDArray[np.float32]] = {}
+            for view in range(self.views):
+                (block,) = forward(self.model, (image[view] for image in batch))
+                blocks |= {view_name(layer, view): block[layer] for layer in block}
+            yield blocks
 
 
 def load_base(params: Params) -> FrozenBase:

@@ -15,6 +15,7 @@ from pipeline.results import Comparison, HeadResult, Mistake, Provenance, Trial
 from pipeline.scores import Score, by_group, score
 from pipeline.table import comparison_text
 from pipeline.thumbnails import Thumbnails
+from pipeline.views import view_count
 from stages.answers import Answers, no_strays, same_rows, studied
 from stages.console import run, say
 from stages.files import read_json, write_json, write_table, write_text
@@ -107,6 +108,8 @@ def provenance(params: Params, fingerprint: str, stand_ins: list[str]) -> Proven
         ("Weights", "seeded (random)" if seeded else f"sha256 {made_by['weights_sha256'][:16]}…"),
         ("Layers cached", ", ".join(f"{k} ({v:,})" for k, v in summary["layers"].items())),
         ("Crop", made_by["crop"]),
+        ("Contrast", _contrast(made_by["contrast"])),
+        ("Views", _views(made_by["shift"])),
         ("Device", f"{summary['device']}, {summary['backend']}"),
         ("Features", fingerprint),
     ]
@@ -158,6 +161,17 @@ def write_tables(heads: list[HeadResult], pairs: list[Pair], answers: dict[str, 
 
 def _family(label: int) -> str:
     return next((name for name, members in FAMILIES.items() if label in members), "")
+
+
+def _contrast(equalised: dict[str, Any] | None) -> str:
+    if equalised is None:
+        return "as it is"
+    return f"equalised (CLAHE, clip {equalised['clip']:g}, {equalised['tiles']}² tiles)"
+
+
+def _views(shift: float) -> str:
+    count = view_count(shift)
+    return f"{count}, shifted by {100 * shift:g} %; scores averaged" if count > 1 else "1"
 
 
 def _size_name(place: int) -> str:

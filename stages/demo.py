@@ -78,7 +78,7 @@ def checksums(folder: Path) -> dict[str, str]:
 def main() -> int:
     """Set up the workspace, draw what is not drawn, run the graph, show the comparison."""
     archives = WORKSPACE / "archives"
-    _copy_project()
+    copy_project(WORKSPACE)
     drawn_by = b"".join(
         Path(name).read_bytes()
         for name in ("pipeline/drawing.py", "pipeline/camera.py", "stages/demo.py")
@@ -111,16 +111,16 @@ def main() -> int:
     return 0
 
 
-def _copy_project() -> None:
-    """Copy what DVC runs; data and results of an earlier demo stay."""
+def copy_project(workspace: Path) -> None:
+    """Copy what DVC runs; data and results of an earlier run there stay."""
     for package in CODE:
-        shutil.rmtree(WORKSPACE / package, ignore_errors=True)
+        shutil.rmtree(workspace / package, ignore_errors=True)
         skip = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(package, WORKSPACE / package, ignore=skip)
+        shutil.copytree(package, workspace / package, ignore=skip)
     for name in ("dvc.yaml", ".dvcignore", ".dvc/config"):
-        (WORKSPACE / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(name, WORKSPACE / name)
-    config = WORKSPACE / ".dvc/config"
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(name, workspace / name)
+    config = workspace / ".dvc/config"
     config.write_text(config.read_text().replace("[core]", "[core]\n    no_scm = true", 1))
 
 

@@ -142,7 +142,9 @@ def _forwarded(
 def _described(base: FrozenBase) -> str:
     settings = base.params.base
     stand_in = " with seeded (stand-in) weights" if settings.weights == "seeded" else ""
-    return f"{settings.variant} AlexNet{stand_in}, {', '.join(settings.layers)}, {settings.crop}"
+    seen = settings.crop + (", contrast equalised" if settings.contrast else "")
+    views = f", {base.views} views" if base.views > 1 else ""
+    return f"{settings.variant} AlexNet{stand_in}, {', '.join(settings.layers)}, {seen}{views}"
 
 
 def main() -> None:

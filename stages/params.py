@@ -37,6 +37,13 @@ class Prepare(_Section):
     md5: Md5
 
 
+class Contrast(_Section):
+    """See `pipeline.images.Contrast`."""
+
+    clip: Annotated[float, Field(gt=0)]
+    tiles: Annotated[int, Field(gt=0)]
+
+
 class Base(_Section):
     """The frozen network and what is read from it."""
 
@@ -45,6 +52,8 @@ class Base(_Section):
     sha256: Hex | None
     layers: Annotated[list[str], Field(min_length=1)]
     crop: Literal["full", "roi"]
+    contrast: Contrast | None
+    shift: Annotated[float, Field(ge=0, lt=0.5)]
     precision: Literal["float32", "bfloat16"]
 
 
@@ -117,6 +126,8 @@ def stated(params: Params) -> dict[str, Any]:
         "variant": base.variant,
         "layers": list(base.layers),
         "crop": base.crop,
+        "contrast": base.contrast.model_dump() if base.contrast else None,
+        "shift": base.shift,
         "precision": base.precision,
         "weights": "seeded" if base.weights == "seeded" else "file",
         "dtype": params.store.dtype,

@@ -17,11 +17,11 @@ from cache.spec import fingerprint
 from cache.store import FeatureStore, open_store
 from pipeline.classes import CLASS_NAMES
 from pipeline.errors import InputError
-from pipeline.features import forward
-from pipeline.images import decode, pixels
+from pipeline.images import decode
 from pipeline.predicted import Neighbour, Predicted, render_predicted
 from pipeline.saved import load_head
 from pipeline.thumbnails import Thumbnails, thumbnail
+from pipeline.views import view_name
 from stages.base import FrozenBase, load_base
 from stages.console import bar
 from stages.params import Params
@@ -105,13 +105,15 @@ def predict(
         )
     # Opened before the network starts, so that what is wrong with it is told at once.
     store = open_store(STORE, made_by) if neighbours else None
-    blocks = _features(base, facts["features"], files)
-    proba = head.predict_proba(list(blocks.values()))
+    blocks, layers = _features(base, files), facts["features"]
+    views = [[blocks[view_name(k, view)] for k in layers] for view in range(base.views)]
+    proba = head.predict_proba(*views)
     classes = [(int(label), CLASS_NAMES[label]) for label in head.classes_]
     seeded = params.base.weights == "seeded" or facts["stand_in"]
     answer = {"head": name, "seeded": seeded, "images": _answers(files, proba, classes)}
     if store is not None:
-        answer["neighbours"] = _neighbours(store, files, blocks, neighbours)
+        plain = {layer: blocks[layer] for layer in layers}
+        answer["neighbours"] = _neighbours(store, files, plain, neighbours)
     return answer
 
 
@@ -124,9 +126,10 @@ def classify(params: Params, files: Sequence[Path]) -> dict[str, Any]:
     Raises:
         InputError: Weights without fc8, a file that is no image.
     """
-    settings = params.base.model_copy(update={"layers": ["fc8"]})
+    plain = {"layers": ["fc8"], "contrast": None, "shift": 0}
+    settings = params.base.model_copy(update=plain)
     base = load_base(params.model_copy(update={"base": settings}))
-    scores = np.asarray(softmax(_features(base, ["fc8"], files)["fc8"], axis=1), np.float32)
+    scores = np.asarray(softmax(_features(base, files)["fc8"], axis=1), np.float32)
     listing = Path(pipeline.__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8")
     names = [line.partition("\t")[2] for line in listing.splitlines()]
     if scores.shape[1] != len(names):
@@ -214,14 +217,12 @@ def _image(file: Path) -> Image.Image:
     return decode(file.read_bytes(), printable(str(file)))
 
 
-def _features(
-    base: FrozenBase, layers: Sequence[str], files: Sequence[Path]
-) -> dict[str, NDArray[np.float32]]:
-    """Layer to (N, D), in the order of ``layers``."""
+def _features(base: FrozenBase, files: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
+    """What the store would hold of these images: a layer in one view to (N, D)."""
     # All of them first: a file that is no image should be told before the network starts.
-    images = [pixels(_image(file), base.input_px) for file in files]
-    batches = list(forward(base.model, images))
-    return {layer: np.concatenate([batch[layer] for batch in batches]) for layer in layers}
+    images = [base.seen(_image(file)) for file in files]
+    batches = list(base.forward(images))
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def _neighbours(

@@ -1,15 +1,17 @@
 """Which rows heads train on, with their features, and which they are chosen on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.store import FeatureStore
+from cache.store import Block, FeatureStore
 from pipeline.classes import CLASS_NAMES
 from pipeline.errors import InputError
 from pipeline.selection import Data
 from pipeline.splits import Fold, k_folds_by_track, split_by_track
+from pipeline.views import view_name
 from stages.params import Split
 
 
@@ -35,8 +37,43 @@ def folds_of(track: NDArray[np.int64], label: NDArray[np.int64], split: Split) -
         raise InputError(f"params.yaml: split: {error}") from error
 
 
-def training_data(store: FeatureStore, layers: Sequence[str]) -> tuple[NDArray[np.int64], Data]:
-    """Row numbers of the training images, and their features, read once."""
+@dataclass(frozen=True)
+class OnDisk:
+    """Some rows of an array of the store, read when they are asked for.
+
+    Attributes:
+        store: Where they are.
+        array: A layer in one view.
+        rows: (n,) their numbers there.
+    """
+
+    store: FeatureStore
+    array: str
+    rows: NDArray[np.int64]
+
+    def __getitem__(self, places: NDArray[np.int64]) -> Block:
+        """Those at these places of ``rows``: (m, D)."""
+        return self.store.features(self.array, self.rows[places])
+
+
+def training_data(
+    store: FeatureStore, layers: Sequence[str], views: int
+) -> tuple[NDArray[np.int64], Data]:
+    """Row numbers of the training images, and their features.
+
+    The plain view is read once; of the others only what is held out, when it is.
+    """
     rows = np.flatnonzero(store.column("split") == "train")
     blocks = [store.features(layer, rows) for layer in layers]
-    return rows, Data(blocks, store.column("label")[rows], len(CLASS_NAMES))
+    others = [
+        [OnDisk(store, view_name(layer, view), rows) for layer in layers]
+        for view in range(1, views)
+    ]
+    return rows, Data(blocks, store.column("label")[rows], len(CLASS_NAMES), others)
+
+
+def images_to_test(store: FeatureStore, layers: Sequence[str], views: int) -> Iterator[list[Block]]:
+    """Features of the test images, one view after the other, one array a layer."""
+    rows = np.flatnonzero(store.column("split") == "test")
+    for view in range(views):
+        yield [store.features(view_name(layer, view), rows) for layer in layers]

@@ -10,6 +10,7 @@ from pipeline.errors import InputError
 from pipeline.head import Head, Labels
 from pipeline.saved import settings_of
 from pipeline.splits import some_tracks, split_by_frame
+from pipeline.views import view_count
 from stages.candidates import candidates_of
 from stages.console import bar, run, say
 from stages.files import read_json, write_json
@@ -43,7 +44,7 @@ def main() -> None:
     training = read_json(TRAINING / f"{name}.json")
     head = chosen_head(candidates.heads, training["settings"])
     store = open_store(STORE, stated(params))
-    rows, data = training_data(store, candidates.layers)
+    rows, data = training_data(store, candidates.layers, view_count(params.base.shift))
     track = store.column("track")[rows]
     train, val = folds_of(track, data.label, params.split)[0]
     seed = params.split.seed

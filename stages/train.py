@@ -16,15 +16,16 @@ from scmrepo.exceptions import SCMError
 
 from cache.store import open_store
 from pipeline.errors import InputError
-from pipeline.head import probabilities
+from pipeline.head import mean_scores, probabilities
 from pipeline.saved import save_head, settings_of
 from pipeline.selection import Outcome, Selection, all_classes, refit, select
+from pipeline.views import view_count
 from stages.candidates import Candidates, candidates_of
 from stages.console import bar, run, say
 from stages.files import whole_file, write_json, write_table
 from stages.params import load_params, stated
 from stages.places import LIVE, MODELS, PROBABILITIES, STORE, SWEEPS, TRAINING
-from stages.rows import folds_of, training_data
+from stages.rows import folds_of, images_to_test, training_data
 from stages.start import give_start, stands_in
 from stages.trials import identity_of, remembered
 
@@ -84,9 +85,9 @@ def main() -> None:
     candidates = candidates_of(params, name)
     give_start(params, name, candidates)
     store = open_store(STORE, stated(params))
-    layers = candidates.layers
+    layers, views = candidates.layers, view_count(params.base.shift)
     start = time.perf_counter()
-    rows, data = training_data(store, layers)
+    rows, data = training_data(store, layers, views)
     folds = folds_of(store.column("track")[rows], data.label, params.split)
     say(
         f"train {name}: {len(candidates.heads)} combinations of settings on {', '.join(layers)}; "
@@ -119,10 +120,12 @@ def main() -> None:
     # What DVC shows of all heads is results/metrics.json, which `compare` writes.
     Path(live.metrics_file).unlink()
     accuracy = float(np.mean(found.scores.argmax(axis=1) == data.label[found.rows]))
-    tested = np.flatnonzero(store.column("split") == "test")
-    blocks = [store.features(layer, tested) for layer in layers]
-    image_id = store.column("image_id")
-    test = [all_classes(h, h.predict_proba(blocks), data.n_classes, 0) for h in heads]
+    # A view at a time: all at once, those of many images do not fit.
+    scores = [[h.scores(blocks) for h in heads] for blocks in images_to_test(store, layers, views)]
+    test = [
+        all_classes(h, probabilities(mean_scores(seen), h.temperature_), data.n_classes, 0)
+        for h, *seen in zip(heads, *scores, strict=True)
+    ]
     if not np.isfinite(test).all():
         raise InputError(
             f"heads.{name}: training diverged, its probabilities are no numbers; lower "
@@ -137,13 +140,14 @@ def main() -> None:
     }
     save_head(heads[0], MODELS / name, facts)
 
+    image_id = store.column("image_id")
     path = PROBABILITIES / f"{name}.npz"
     with whole_file(path) as part, part.open("wb") as file:
         np.savez(
             file,
             validation_id=image_id[rows[found.rows]],
             validation=probabilities(found.scores, found.temperature),
-            test_id=image_id[tested],
+            test_id=image_id[store.column("split") == "test"],
             test=np.stack(test),
         )
     write_table(SWEEPS / f"{name}.csv", sweep_table(candidates, found))

@@ -95,21 +95,21 @@ def rows(x: Floats) -> Floats:
 
 def bvlc_twin(images: NDArray[np.uint8], w: Callable[[str], tuple[Floats, Floats]]) -> Any:
     x = images[..., ::-1] - np.array([104.00698793, 116.66876762, 122.67891434])
-    x = pool(caffe_norm(conv(x, *w("conv1"), stride=4)))
-    x = pool(caffe_norm(conv(x, *w("conv2"), pad=2, groups=2)))
-    conv3 = conv(x, *w("conv3"), pad=1)
+    conv1 = conv(x, *w("conv1"), stride=4)
+    conv2 = conv(pool(caffe_norm(conv1)), *w("conv2"), pad=2, groups=2)
+    conv3 = conv(pool(caffe_norm(conv2)), *w("conv3"), pad=1)
     conv4 = conv(conv3, *w("conv4"), pad=1, groups=2)
     conv5 = conv(conv4, *w("conv5"), pad=1, groups=2)
-    return conv3, conv4, conv5
+    return conv1, conv2, conv3, conv4, conv5
 
 
 def torchvision_twin(images: NDArray[np.uint8], w: Callable[[str], tuple[Floats, Floats]]) -> Any:
     x = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    x = pool(conv(x, *w("conv1"), stride=4, pad=2))
-    x = pool(conv(x, *w("conv2"), pad=2))
-    conv3 = conv(x, *w("conv3"), pad=1)
+    conv1 = conv(x, *w("conv1"), stride=4, pad=2)
+    conv2 = conv(pool(conv1), *w("conv2"), pad=2)
+    conv3 = conv(pool(conv2), *w("conv3"), pad=1)
     conv4 = conv(conv3, *w("conv4"), pad=1)
-    return conv3, conv4, conv(conv4, *w("conv5"), pad=1)
+    return conv1, conv2, conv3, conv4, conv(conv4, *w("conv5"), pad=1)
 
 
 @cache
@@ -119,8 +119,13 @@ def twin(variant: str, count: int) -> dict[str, Floats]:
         return arrays[f"{layer}_W"].astype(float), arrays[f"{layer}_b"].astype(float)
 
     convolutional = torchvision_twin if variant == "torchvision" else bvlc_twin
-    maps = zip(("conv3", "conv4", "conv5"), convolutional(pictures(variant, count), w), strict=True)
-    taps = {tap: rows(pool(x)) for tap, x in maps}
+    maps = zip(TAPS[:5], convolutional(pictures(variant, count), w), strict=True)
+    times = {"conv1": 3, "conv2": 2, "conv3": 1, "conv4": 1, "conv5": 1}  # 55, 27, 13 px to 6
+    taps = {}
+    for tap, x in maps:
+        for _ in range(times[tap]):
+            x = pool(x)
+        taps[tap] = rows(x)
     taps["pool5"] = taps["conv5"]
     for layer, before in (("fc6", "pool5"), ("fc7", "fc6"), ("fc8", "fc7")):
         kernel, bias = w(layer)
@@ -246,8 +251,18 @@ def test_widths_are_those_of_the_features(variant: str) -> None:
 
 def test_widths_of_the_published_networks() -> None:
     convolutional = {"pool5": 9216, "conv5": 9216, "fc6": 4096, "fc7": 4096, "fc8": 1000}
-    assert tap_widths("bvlc", TAPS) == convolutional | {"conv3": 13824, "conv4": 13824}
-    assert tap_widths("torchvision", TAPS) == convolutional | {"conv3": 13824, "conv4": 9216}
+    assert tap_widths("bvlc", TAPS) == convolutional | {
+        "conv1": 3456,
+        "conv2": 9216,
+        "conv3": 13824,
+        "conv4": 13824,
+    }
+    assert tap_widths("torchvision", TAPS) == convolutional | {
+        "conv1": 2304,
+        "conv2": 6912,
+        "conv3": 13824,
+        "conv4": 9216,
+    }
 
 
 @pytest.mark.parametrize("channels", [3, 12, 96])
@@ -403,11 +418,11 @@ def asking(request: pytest.FixtureRequest) -> Callable[[list[str]], Any]:
     return ways[request.param]
 
 
-@pytest.mark.parametrize("tap", ["fc9", "conv1", "pool2", "FC7", ""])
+@pytest.mark.parametrize("tap", ["fc9", "conv0", "pool2", "FC7", ""])
 def test_unknown_tap_names_the_choices(asking: Callable[[list[str]], Any], tap: str) -> None:
     with pytest.raises(
         ValueError,
-        match=f"^no layer '{tap}' to read; choose from conv3, conv4, conv5, pool5, fc6, fc7, fc8$",
+        match=f"^no layer '{tap}' to read; choose from {', '.join(TAPS)}$",
     ):
         asking(["fc7", tap])
 

@@ -181,6 +181,70 @@ def test_heads_are_chosen_by_k_folds_of_several_layers_and_by_fine_tuning(
     assert "AlexNet's fc6 expects pool5, got fc7" in printed
 
 
+def test_views_with_equalised_contrast_are_cached_averaged_and_predicted_by(
+    finished: Workspace, drawn: Path
+) -> None:
+    contrast = {"clip": 3, "tiles": 4}
+    finished.set("base", layers=["conv1", "conv2"], crop="roi", contrast=contrast, shift=0.05)
+    path = finished.root / "params.yaml"
+    document = YAML(typ="safe").load(path)
+    ridge = document["heads"]["ridge"] | {"scaling": "sqrt_l2", "alpha": 0.1}
+    document["heads"] = {"both": ridge | {"features": ["conv1", "conv2"]}}
+    document["study"]["heads"] = ["both"]
+    YAML(typ="safe").dump(document, path)
+    shutil.rmtree(finished.root / "models")
+    shutil.rmtree(finished.root / "results")
+    assert "conv1, conv2, roi, contrast equalised, 5 views" in finished.repro()
+    # The slow twin: one image after the other, one view after the other, no batch.
+    finished.python(
+        "import io, zipfile, numpy as np, pandas as pd\n"
+        "from PIL import Image\n"
+        "from scipy.special import softmax\n"
+        "from cache.store import open_store\n"
+        "from pipeline import alexnet, weights\n"
+        "from pipeline.images import Contrast\n"
+        "from pipeline.saved import load_head\n"
+        "taps = ['conv1', 'conv2']\n"
+        "given = weights.seeded_weights(alexnet.weight_shapes('narrow', taps))\n"
+        "base = alexnet.build('narrow', given, taps)\n"
+        "store = open_store('data/features.zarr')\n"
+        "index = pd.read_csv('data/index.csv')\n"
+        "head, _ = load_head(__import__('pathlib').Path('models/both'))\n"
+        "said = np.load('results/probabilities/both.npz')\n"
+        "place = said['test_id'].tolist()\n"
+        f"archive = zipfile.ZipFile({str(drawn / NAMES['test'])!r})\n"
+        "for row in (200, 240, 289):\n"
+        "    line, scores = index.iloc[row], []\n"
+        "    image = np.asarray(Image.open(io.BytesIO(archive.read(line.member))))\n"
+        "    image = np.pad(image, ((50, 50), (50, 50), (0, 0)), 'edge')\n"
+        "    w, h = line.roi_x2 - line.roi_x1 + 1, line.roi_y2 - line.roi_y1 + 1\n"
+        "    names = ['', '_view1', '_view2', '_view3', '_view4']\n"
+        "    for name, (x, y) in zip(names, [(0, 0), (1, 1), (-1, -1), (1, -1), (-1, 1)]):\n"
+        "        left = line.roi_x1 + 50 + x * round(0.05 * w)\n"
+        "        top = line.roi_y1 + 50 + y * round(0.05 * h)\n"
+        "        cut = Image.fromarray(image[top : top + h, left : left + w])\n"
+        "        seen = np.asarray(cut.resize((227, 227), Image.Resampling.BILINEAR))\n"
+        "        out = base(Contrast(3, 4).equalized(seen)[None])\n"
+        "        blocks = [np.asarray(out[tap]) for tap in taps]\n"
+        "        for tap, block in zip(taps, blocks):\n"
+        "            kept = store.features(tap + name, np.array([row]))\n"
+        "            np.testing.assert_allclose(kept, block, rtol=1e-4, atol=1e-3)\n"
+        "        scores.append(head.scores(blocks)[0])\n"
+        "    proba = softmax(np.mean(scores, axis=0) / head.temperature_)\n"
+        "    got = said['test'][0][place.index(line.image_id)][head.classes_]\n"
+        "    np.testing.assert_allclose(got, proba, atol=1e-3)\n"
+    )
+    metrics = json.loads((finished.root / "results/metrics.json").read_text())
+    assert metrics["test"]["both"]["accuracy"] > 0.5
+    assert "5, shifted by 5 %" in (finished.root / "results/report.html").read_text()
+    with zipfile.ZipFile(drawn / NAMES["test"]) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(".ppm"))
+        (finished.root / "one.ppm").write_bytes(archive.read(member))
+    assert "one.ppm" in finished.run("stages", "predict", "one.ppm", "--neighbours", "2")
+    verified = finished.run("stages", "verify", "data/features.zarr", "--recompute", "7")
+    assert "conv2_view4: 7 images recomputed, largest relative error 0.0e+00" in verified
+
+
 def test_features_are_those_of_a_plain_loop(finished: Workspace) -> None:
     plain = finished.python(
         "import zipfile, io, numpy as np, pandas as pd\n"
@@ -306,7 +370,7 @@ def test_settings_that_disagree_with_the_store_are_named(finished: Workspace) ->
 def test_bad_settings_end_with_one_line_and_nothing_half_written(finished: Workspace) -> None:
     before = shas(finished.root / "data/features.zarr")
     for section, values, message in (
-        ("base", {"layers": ["fc9"]}, "no layer 'fc9' to read; choose from conv3"),
+        ("base", {"layers": ["fc9"]}, "no layer 'fc9' to read; choose from conv1"),
         ("base", {"weights": "none.npz", "layers": ["fc7"]}, "none.npz: no such file"),
         ("store", {"chunk_rows": 60}, "must be a multiple of"),
         ("base", {"wieghts": 1}, "did you mean 'weights'?"),

@@ -332,8 +332,12 @@ def project(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small = [thumbnail(Image.fromarray(block)) for block in pixels]
     write_thumbnails(photos / "data/thumbnails.zip", zip(ids, small, strict=True))
     facts = {"features": ["mean", "spread"], "fingerprint": fingerprint(MADE_BY), "stand_in": False}
-    model = SimpleNamespace(predict_on_batch=colours)
-    base = SimpleNamespace(made_by=lambda: MADE_BY, input_px=4, model=model)
+    base = SimpleNamespace(
+        made_by=lambda: MADE_BY,
+        views=1,
+        seen=lambda image: np.asarray(image.resize((4, 4)))[None],
+        forward=lambda images: [colours([image[0] for image in images])],
+    )
     params = SimpleNamespace(base=SimpleNamespace(weights="seeded", crop="roi"), heads={"red": {}})
     monkeypatch.setattr(stage, "load_head", lambda folder: (Red(), facts))
     monkeypatch.setattr(stage, "load_base", lambda params: base)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import Workspace
 from heads import HEADS, X, Y, fresh
+from scipy.special import softmax
 
 from pipeline.head import Head, fit_temperature, nll_of
 from pipeline.saved import settings_of
@@ -43,6 +44,21 @@ def plain_outcome(head: Head, train: Any, val: Any) -> tuple[float, Any]:
     fitted = fresh(head.kind, **settings_of(head)).fit([X[train]], LABEL[train])
     scores = fitted.scores([X[val]])
     return float((fitted.classes_[scores.argmax(axis=1)] == LABEL[val]).mean()), scores
+
+
+def test_scores_of_several_views_are_averaged_and_only_the_first_is_trained_on() -> None:
+    train, val = FOLDS[0]
+    noise = np.random.default_rng(0).normal(0, 0.3, (2, *X.shape)).astype(np.float32)
+    seen = Data([X], LABEL, DATA_CLASSES, others=[[X + more] for more in noise])
+    head = fresh("ridge", alpha=0.1)
+    (found,) = trial([head], train, val, seen, unwatched)
+    fitted = fresh("ridge", alpha=0.1).fit([X[train]], LABEL[train])
+    views = [[view[val]] for view in (X, *(X + noise))]
+    expected = np.mean([fitted.scores(view) for view in views], axis=0)
+    np.testing.assert_allclose(found.scores[:, :4], expected, rtol=1e-4, atol=1e-4)
+    assert abs(found.scores[:, :4] - fitted.scores(views[0])).max() > 0.01
+    proba = fitted.predict_proba(*views)
+    np.testing.assert_allclose(proba, softmax(expected, axis=1), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", HEADS)
