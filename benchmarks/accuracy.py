@@ -57,10 +57,10 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {},
         LAYERS
         | {
-            "conv3 none": ridge("conv3", scaling="none"),
-            "conv3 l2": ridge("conv3", scaling="l2"),
-            "conv3 pca": ridge("conv3", components=1024),
-            "conv2-3 pca": ridge("conv2", "conv3", components=2048),
+            "conv3-none": ridge("conv3", scaling="none"),
+            "conv3-l2": ridge("conv3", scaling="l2"),
+            "conv3-pca1024": ridge("conv3", components=1024),
+            "conv2-3-pca2048": ridge("conv2", "conv3", components=2048),
             "mlp": mlp("conv2", "conv3"),
         },
     ),

@@ -258,6 +258,17 @@ def compared(
     return Chart(label, x, shares(y_title, bounds), series, width=WIDE, height=320)
 
 
+def by_layers(layers: dict[str, dict[str, HeadResult]]) -> Chart:
+    """Test accuracy by what heads read, a series a kind; see `pipeline.results.by_layers`."""
+    read = list(dict.fromkeys(name for found in layers.values() for name in found))
+    rows = [
+        (kind, colour(k), {name: head.test.top1 for name, head in found.items()})
+        for k, (kind, found) in enumerate(layers.items())
+    ]
+    x = categories("layers", read, WIDE)
+    return compared("Test accuracy by the layers that heads read", x, "test accuracy", rows)
+
+
 def reliability(head: HeadResult) -> Chart:
     """Accuracy against confidence on test; a dot's area tells how many images it stands for."""
     most = max(part.rows for part in head.test.bins)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import charts
 from pipeline.formats import FILTERS, NARROW_SPACE, throughput
-from pipeline.results import Comparison, HeadResult, Mistake
+from pipeline.results import Comparison, HeadResult, Mistake, by_layers
 from pipeline.scores import Share
 
 TEMPLATES = Path(__file__).parent / "report"
@@ -139,7 +139,7 @@ def _gallery(comparison: Comparison, ranked: list[HeadResult], used: int) -> dic
 
 
 def _figures(heads: list[HeadResult], colours: list[str]) -> dict[str, object]:
-    """The charts, by the name under which the template draws them; None for one without data."""
+    """The charts, by the name under which the template draws them; none for one without data."""
     bounds = [
         bound
         for head in heads
@@ -282,6 +282,10 @@ def render(comparison: Comparison) -> str:
         by_class=_by_class(heads, comparison.class_names, counts),
         by_family=_by_group([head.families for head in heads]),
         by_size=_by_group([head.sizes for head in heads]),
+        layers=(layers := by_layers(comparison.heads)),
+        layer_chart=charts.by_layers(layers) if layers else None,
+        read=list(dict.fromkeys(name for found in layers.values() for name in found)),
+        kind_colours=[charts.colour(k) for k in range(len(layers))],
         gallery=_gallery(comparison, heads, best),
         script=Markup(script),  # noqa: S704 - a file of this package
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704

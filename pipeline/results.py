@@ -1,5 +1,6 @@
 """What a comparison consists of: made by ``compare``, shown by the report. Shares are 0..1."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import stdev
 
@@ -87,6 +88,23 @@ class HeadResult:
     def seed_deviation(self) -> float | None:
         """Standard deviation of ``seeds``; None for fewer than two."""
         return stdev(self.seeds) if len(self.seeds) > 1 else None
+
+
+def by_layers(heads: Sequence[HeadResult]) -> dict[str, dict[str, HeadResult]]:
+    """Kind of head to what it reads to the head that does: which layers serve a kind best.
+
+    Where several heads of one kind read the same, it is the one best on validation. Nothing where
+    all heads read the same.
+    """
+    found: dict[str, dict[str, HeadResult]] = {}
+    for head in sorted(heads, key=lambda head: -head.validation.accuracy):
+        found.setdefault(head.kind, {}).setdefault("+".join(head.features), head)
+    read = dict.fromkeys("+".join(head.features) for head in heads)
+    return {
+        kind: {layers: found[kind][layers] for layers in read if layers in found[kind]}
+        for kind in dict.fromkeys(head.kind for head in heads)
+        if len(read) > 1
+    }
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,11 @@ class Score:
     confusion: NDArray[np.int64]
     bins: list[Bin]
 
+    @property
+    def top1(self) -> Share:
+        """Accuracy with its interval."""
+        return Share(self.correct, self.rows, self.accuracy, self.accuracy_low, self.accuracy_high)
+
 
 def score(
     label: Labels, proba: Probabilities, *, confidence: float = 0.95, track: Labels | None = None

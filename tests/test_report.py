@@ -26,7 +26,7 @@ from pipeline.charts import categories, compared, fitting, linear, sweep_charts
 from pipeline.comparison import Pair
 from pipeline.formats import duration, number, p_value, plain, points, throughput
 from pipeline.report import PICTURES_A_PAGE, WORST_LISTED, WORST_OF_EACH, render
-from pipeline.results import HeadResult, Leak, Mistake, Provenance, Trial
+from pipeline.results import HeadResult, Leak, Mistake, Provenance, Trial, by_layers
 from pipeline.scores import Score, Share, score
 
 DASH = "\u2013"
@@ -145,6 +145,7 @@ def test_page_with_everything_is_well_formed(n_heads: int) -> None:
     check_page(page, n_heads)
     for name in ("leak", "growth", "groups", "sweeps", "curves", "mistakes"):
         assert name in page.values("id")
+    assert ("layers" in page.values("id")) == (n_heads > 1)
 
 
 def test_page_with_nothing_but_scores_is_well_formed() -> None:
@@ -511,6 +512,30 @@ def test_leak_growth_and_intervals() -> None:
     assert section(html, "growth").count('class="range"') == 2
     assert "training tracks, logarithmic" in html
     assert "</i>b</th>" not in section(html, "leak")
+
+
+def test_layers_are_compared_kind_by_kind_by_the_head_best_on_validation() -> None:
+    def reads(name: str, kind: str, right: int, *layers: str) -> HeadResult:
+        result = from_confusion([[right, 100 - right, 0, 0], [0, 100, 0, 0], [0] * 4, [0] * 4])
+        return replace(head(name, result), kind=kind, features=list(layers))
+
+    heads = [
+        reads("a", "ridge", 90, "conv3"),
+        reads("b", "ridge", 80, "conv2", "conv3"),
+        reads("c", "ridge", 96, "conv2", "conv3"),
+        reads("d", "mlp", 70, "conv3"),
+    ]
+    assert by_layers(heads) == {
+        "ridge": {"conv3": heads[0], "conv2+conv3": heads[2]},
+        "mlp": {"conv3": heads[3]},
+    }
+    assert by_layers([heads[0], heads[3]]) == {}
+    shown = section(report(*heads), "layers")
+    assert shown.count('class="range"') == 3
+    assert [share in shown for share in ("95.00", "98.00", "85.00")] == [True] * 3
+    assert "90.00" not in shown
+    assert shown.index("conv3</th>") < shown.index("conv2+conv3</th>")
+    assert 'id="layers"' not in report(heads[0], heads[3])
 
 
 def test_axes() -> None:
