@@ -17,12 +17,14 @@ from cache.store import FeatureStore, open_store
 from cache.verify import verify as findings_of
 from pipeline.archives import local_path
 from pipeline.index import index_blocks
+from pipeline.scaling import Kind
 from stages import predict as images
 from stages.console import bar, run
 from stages.extract import columns_of
 from stages.files import write_text
 from stages.params import load_params
 from stages.places import INDEX, STORE
+from stages.reduced import write_reduced
 from stages.repair import recompute, repair_remote
 from stages.repair import repair as repair_store
 from stages.scratch import entries as scratch_entries
@@ -209,13 +211,23 @@ def repair(store: Store = str(STORE)) -> None:
 @app.command()
 def export(
     store: Store,
-    layer: Annotated[str, typer.Option(help="One of the store's layers.")],
+    layer: Annotated[list[str], typer.Option(help="A layer; several only with --components.")],
     form: Annotated[str, typer.Option("--format", help="npz or parquet.")] = "npz",
     out: Annotated[Path | None, typer.Option(help="File to write; default LAYER.FORMAT.")] = None,
+    components: Annotated[
+        int | None,
+        typer.Option(min=1, help="Reduce to so many principal components, in float16 (npz)."),
+    ] = None,
+    scaling: Annotated[Kind, typer.Option(help="Before reducing.")] = "sqrt_l2",
 ) -> None:
-    """Write one layer, and every column, as .npz or Parquet."""
-    path = out or Path(f"{layer}.{form}")
-    export_layer(open_store(store), layer, path, form)
+    """Write a layer, or principal components of several, and every column."""
+    path = out or Path(f"{'+'.join(layer)}.{form}")
+    if components is not None and form == "npz":
+        write_reduced(open_store(store), layer, scaling, components, path)
+    elif components is None and len(layer) == 1:
+        export_layer(open_store(store), layer[0], path, form)
+    else:
+        raise typer.BadParameter("several layers, or components, need --components and npz")
     print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
 
 

@@ -136,6 +136,45 @@ def test_export_reads_back_equal(here: Path, form: str) -> None:
     np.testing.assert_array_equal(label, store.column("label"))
 
 
+@pytest.mark.parametrize(("scaling", "loss"), [("sqrt_l2", 0.02), ("standardize", 0.02)])
+def test_reduced_features_are_those_of_a_principal_component_analysis(
+    here: Path, scaling: str, loss: float
+) -> None:
+    fc7cache(*f"export {STORE} --layer fc7 --components 150 --scaling {scaling}".split())
+    store = open_store(STORE)
+    with np.load("fc7.npz", allow_pickle=False) as arrays:
+        got = dict(arrays)
+    assert got["features"].dtype == got["basis"].dtype == np.float16
+    assert got["features"].shape == (290, 150)
+    assert got["layers"].tolist() == ["fc7"]
+    np.testing.assert_array_equal(got["label"], store.column("label"))
+    x = store.features("fc7").astype(float)
+    if scaling == "sqrt_l2":
+        x = np.sqrt(x) / np.linalg.norm(np.sqrt(x), axis=1, keepdims=True)
+    else:
+        x = x * got["scale"]
+    train = store.column("split") == "train"
+    np.testing.assert_allclose(got["mean"], x[train].mean(axis=0), rtol=1e-3, atol=1e-5)
+    x -= x[train].mean(axis=0)
+    # What is lost is little more than what any 150 directions must lose; anyone can do it again.
+    of = got["features"].astype(float)
+    left = ((x[train] - of[train] @ got["basis"].T) ** 2).sum() / (x[train] ** 2).sum()
+    best = (np.linalg.svd(x[train], compute_uv=False)[150:] ** 2).sum() / (x[train] ** 2).sum()
+    assert best <= left < best + loss
+    np.testing.assert_allclose(of, x @ got["basis"], rtol=0.02, atol=0.02 * abs(of).max())
+
+
+def test_a_reduction_that_cannot_be_is_told(here: Path) -> None:
+    for more, message in (
+        ("--layer fc7 --components 3 --format parquet", "need --components and npz"),
+        ("--layer fc7 --layer fc6", "need --components and npz"),
+    ):
+        assert message in fc7cache(*f"export {STORE} {more}".split(), status=2).output
+    with pytest.raises(StoreError, match="no layer 'fc6'"):
+        fc7cache(*f"export {STORE} --layer fc6 --components 3".split())
+    assert not list(here.glob("*.npz"))
+
+
 def test_predict_agrees_with_compare(here: Path, drawn: Path) -> None:
     with zipfile.ZipFile(drawn / NAMES["test"]) as archive:
         archive.extractall(here / "signs", [f"GTSRB/Final_Test/Images/{n:05}.ppm" for n in (3, 4)])
