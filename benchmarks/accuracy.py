@@ -64,25 +64,15 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
             "mlp": mlp("conv2", "conv3"),
         },
     ),
-    "clip2": (
-        {"layers": ["conv2", "conv3"], "crop": "roi", "contrast": {"clip": 2, "tiles": 4}},
-        {},
-        {"conv2-3": LAYERS["conv2-3"]},
-    ),
-    "clip8": (
-        {"layers": ["conv2", "conv3"], "crop": "roi", "contrast": {"clip": 8, "tiles": 4}},
-        {},
-        {"conv2-3": LAYERS["conv2-3"]},
-    ),
     "float16": (
         {"layers": ["conv2", "conv3", "conv4"], "crop": "roi", "contrast": CLAHE},
         {"dtype": "float16"},
-        TOP,
+        {k: LAYERS[k] for k in ("conv3", "conv2-4")},
     ),
     "views": (
         {"layers": ["conv2", "conv3", "conv4"], "crop": "roi", "contrast": CLAHE, "shift": 0.04},
         {"dtype": "float16"},
-        TOP | {"mlp": mlp("conv2", "conv3", "conv4")},
+        TOP,
     ),
 }
 
@@ -101,7 +91,7 @@ def workspace(name: str, archives: Path, weights: Path) -> Path:
     params["store"] |= store
     params["split"] |= {"method": "k_fold"}
     params["heads"] = heads
-    params["study"] |= {"heads": [list(heads)[-1]], "fractions": []}
+    params["study"] |= {"heads": [next(iter(heads))], "fractions": []}
     yaml.dump(params, folder / "params.yaml")
     return folder
 

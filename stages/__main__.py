@@ -214,10 +214,7 @@ def export(
     layer: Annotated[list[str], typer.Option(help="A layer; several only with --components.")],
     form: Annotated[str, typer.Option("--format", help="npz or parquet.")] = "npz",
     out: Annotated[Path | None, typer.Option(help="File to write; default LAYER.FORMAT.")] = None,
-    components: Annotated[
-        int | None,
-        typer.Option(min=1, help="Reduce to so many principal components, in float16 (npz)."),
-    ] = None,
+    components: Annotated[int | None, typer.Option(min=1, help="Reduce to so many.")] = None,
     scaling: Annotated[Kind, typer.Option(help="Before reducing.")] = "sqrt_l2",
 ) -> None:
     """Write a layer, or principal components of several, and every column."""
