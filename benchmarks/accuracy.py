@@ -4,8 +4,8 @@
 
 ARCHIVES is a folder with the three archives of GTSRB (their checksums are taken as they are),
 WEIGHTS an .npz of torchvision's convolutions. Each run is `dvc repro` in a workspace of its own
-under accuracy/, so what is done is not done again, and shards are shared. Heads are chosen on all
-training tracks, in five folds; the test set is scored once for each row printed.
+under accuracy/, so what is done is not done again. Heads are validated on all training tracks, in
+five folds; the test set is scored once for each row printed.
 """
 
 import argparse
@@ -63,11 +63,6 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
             "conv2-3-pca2048": ridge("conv2", "conv3", components=2048),
             "mlp": mlp("conv2", "conv3"),
         },
-    ),
-    "float16": (
-        {"layers": ["conv2", "conv3", "conv4"], "crop": "roi", "contrast": CLAHE},
-        {"dtype": "float16"},
-        {k: LAYERS[k] for k in ("conv3", "conv2-4")},
     ),
     "views": (
         {"layers": ["conv2", "conv3", "conv4"], "crop": "roi", "contrast": CLAHE, "shift": 0.04},

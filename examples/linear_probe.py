@@ -11,7 +11,7 @@ from cache.store import open_store
 from pipeline.scaling import Scaling
 
 store = open_store(sys.argv[1] if len(sys.argv) > 1 else "data/features.zarr")
-layer = list(store.layout.layers)[-1]
+layer = store.made_by["layers"][-1]
 features, label = store.features(layer), store.column("label")
 train = store.column("split") == "train"
 

@@ -42,7 +42,8 @@ class Head(ABC):
         classes_: (C,) the labels it was trained on, ascending; C counts these.
         temperature_: What scores are divided by before they become probabilities.
         history_: One entry an epoch: "epoch", "loss", "accuracy" and, where it was given
-            validation rows, "val_loss" and "val_accuracy", shares 0..1. Empty without epochs.
+            validation rows, "val_loss" and "val_accuracy" (of their plain view), shares 0..1. Empty
+            without epochs.
     """
 
     kinds: ClassVar[dict[str, "type[Head]"]] = {}

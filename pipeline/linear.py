@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError, solve
+from scipy.linalg import LinAlgError, LinAlgWarning, solve
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -76,8 +76,10 @@ class RidgeHead(AffineHead, kind="ridge"):
             watch(f"alpha {head.alpha:g}")
             gram[np.diag_indices_from(gram)] = diagonal + np.float32(unit * head.alpha)
             try:
-                found = solve(gram, right, assume_a="pos", check_finite=False)
-            except LinAlgError as error:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", LinAlgWarning)  # solved, but not to be believed
+                    found = solve(gram, right, assume_a="pos", check_finite=False)
+            except (LinAlgError, LinAlgWarning) as error:
                 raise InputError(
                     f"a ridge cannot be solved in single precision with alpha {head.alpha:g}; "
                     "expected a larger one, 0.001 or more"

@@ -93,17 +93,19 @@ class HeadResult:
 def by_layers(heads: Sequence[HeadResult]) -> dict[str, dict[str, HeadResult]]:
     """Kind of head to what it reads to the head that does: which layers serve a kind best.
 
-    Where several heads of one kind read the same, it is the one best on validation. Nothing where
-    all heads read the same.
+    Where several heads of one kind read the same, in whatever order, it is the one best on
+    validation. Nothing where all heads read the same.
     """
+    names: dict[frozenset[str], str] = {}
+    for head in heads:
+        names.setdefault(frozenset(head.features), "+".join(head.features))
     found: dict[str, dict[str, HeadResult]] = {}
     for head in sorted(heads, key=lambda head: -head.validation.accuracy):
-        found.setdefault(head.kind, {}).setdefault("+".join(head.features), head)
-    read = dict.fromkeys("+".join(head.features) for head in heads)
+        found.setdefault(head.kind, {}).setdefault(names[frozenset(head.features)], head)
     return {
-        kind: {layers: found[kind][layers] for layers in read if layers in found[kind]}
+        kind: {name: found[kind][name] for name in names.values() if name in found[kind]}
         for kind in dict.fromkeys(head.kind for head in heads)
-        if len(read) > 1
+        if len(names) > 1
     }
 
 

@@ -215,16 +215,18 @@ def export(
     form: Annotated[str, typer.Option("--format", help="npz or parquet.")] = "npz",
     out: Annotated[Path | None, typer.Option(help="File to write; default LAYER.FORMAT.")] = None,
     components: Annotated[int | None, typer.Option(min=1, help="Reduce to so many.")] = None,
-    scaling: Annotated[Kind, typer.Option(help="Before reducing.")] = "sqrt_l2",
+    scaling: Annotated[Kind, typer.Option(help="Before that.")] = "sqrt_l2",
 ) -> None:
     """Write a layer, or principal components of several, and every column."""
     path = out or Path(f"{'+'.join(layer)}.{form}")
-    if components is not None and form == "npz":
+    if components is not None and form == "npz" and len(set(layer)) == len(layer):
         write_reduced(open_store(store), layer, scaling, components, path)
     elif components is None and len(layer) == 1:
         export_layer(open_store(store), layer[0], path, form)
     else:
-        raise typer.BadParameter("several layers, or components, need --components and npz")
+        raise typer.BadParameter(
+            "expected one layer; or several, each once, with --components, as npz"
+        )
     print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
 
 

@@ -106,7 +106,7 @@ def provenance(params: Params, fingerprint: str, stand_ins: list[str]) -> Proven
         ("In both sets", f"{len(audit['exact_duplicates']['across'])} images, pixel for pixel"),
         ("Network", f"AlexNet, {made_by['variant']}, {made_by['precision']}"),
         ("Weights", "seeded (random)" if seeded else f"sha256 {made_by['weights_sha256'][:16]}…"),
-        ("Layers cached", ", ".join(f"{k} ({v:,})" for k, v in summary["layers"].items())),
+        ("Layers cached", ", ".join(f"{k} ({summary['layers'][k]:,})" for k in made_by["layers"])),
         ("Crop", made_by["crop"]),
         ("Contrast", _contrast(made_by["contrast"])),
         ("Views", _views(made_by["shift"])),

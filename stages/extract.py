@@ -1,4 +1,4 @@
-"""``extract``: the frozen base over every image once, into the store."""
+"""``extract``: the frozen base over every image, each view of it once, into the store."""
 
 import time
 from collections.abc import Iterator, Sequence

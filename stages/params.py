@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -40,8 +40,8 @@ class Prepare(_Section):
 class Contrast(_Section):
     """See `pipeline.images.Contrast`."""
 
-    clip: Annotated[float, Field(gt=0)]
-    tiles: Annotated[int, Field(gt=0)]
+    clip: Annotated[float, Field(gt=0, le=256)]  # no grey level has more even shares than there are
+    tiles: Annotated[int, Field(gt=0, le=32)]
 
 
 class Base(_Section):
@@ -170,6 +170,8 @@ def _sentence(fault: Mapping[str, Any], kind: type[Any], where: str) -> str:
 def _keys(kind: Any, path: list[str]) -> list[str]:
     for step in path:
         kind = kind.model_fields[step].annotation
+        # Of `Section | None`, the section.
+        kind = next((part for part in get_args(kind) if hasattr(part, "model_fields")), kind)
     if hasattr(kind, "model_fields"):
         return list(kind.model_fields)
     return [entry.name for entry in fields(kind) if entry.init]

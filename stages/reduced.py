@@ -38,17 +38,20 @@ def write_reduced(
     if not len(train):
         raise StoreError(f"{store.address}: no training rows to learn components from")
     learnt = Scaling(scaling, components)
-    x = learnt.fit_transform([store.features(layer, train) for layer in layers])
-    features = np.empty((store.layout.rows, x.shape[1]), np.float16)
+    learnt.fit_transform([store.features(layer, train) for layer in layers])
+    # As written below, so that others who reduce by it get what is written.
+    basis = learnt.basis_.astype(np.float16)
+    learnt.basis_ = basis.astype(np.float32)
+    features = np.empty((store.layout.rows, basis.shape[1]), np.float16)
     for shard in store.layout.shards:
-        rows = np.arange(*store.layout.bounds(shard))
+        low, high = store.layout.bounds(shard)
         with np.errstate(over="ignore"):
-            features[rows] = learnt.transform([store.features(layer, rows) for layer in layers])
+            features[low:high] = learnt.transform([store.shard(layer, shard) for layer in layers])
     if not np.isfinite(features).all():
         raise StoreError(f"{store.address}: components too large for float16; scale by l2 first")
     columns: dict[str, Any] = {name: store.column(name) for name in store.columns}
     state = {name.rstrip("_"): getattr(learnt, name) for name in learnt.learned}
-    state["basis"] = state["basis"].astype(np.float16)
+    state["basis"] = basis
     with whole_file(path) as part, part.open("wb") as file:
         np.savez(
             file,

@@ -120,7 +120,7 @@ def main() -> None:
     # What DVC shows of all heads is results/metrics.json, which `compare` writes.
     Path(live.metrics_file).unlink()
     accuracy = float(np.mean(found.scores.argmax(axis=1) == data.label[found.rows]))
-    # A view at a time: all at once, those of many images do not fit.
+    # One view after the other: all at once, those of many images would not fit.
     scores = [[h.scores(blocks) for h in heads] for blocks in images_to_test(store, layers, views)]
     test = [
         all_classes(h, probabilities(mean_scores(seen), h.temperature_), data.n_classes, 0)

@@ -84,6 +84,7 @@ def features(pixels: np.ndarray) -> np.ndarray:
 
 class _StandInBase:
     input_px = PX
+    views = 1
 
     def __init__(self, params: Any) -> None:
         from stages.base import FrozenBase
@@ -98,6 +99,9 @@ class _StandInBase:
 
     def reader(self, index: pd.DataFrame) -> Any:
         return self._real.reader(self, index)  # type: ignore[arg-type]
+
+    def seen(self, image: Any, box: Any = None) -> Any:
+        return self._real.seen(self, image, box)  # type: ignore[arg-type]
 
     def forward(self, images: Any) -> Any:
         block: list[np.ndarray] = []

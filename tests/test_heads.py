@@ -126,10 +126,12 @@ def test_ridge_solves_the_smaller_system(monkeypatch: pytest.MonkeyPatch) -> Non
     assert shapes == [(12, 12), (12, 12), (160, 160), (160, 160)]
 
 
-def test_a_penalty_too_small_for_single_precision_is_told() -> None:
-    x = np.tile(X, 20)  # many directions without any variance
-    with pytest.raises(InputError, match=r"cannot be solved .* alpha 1e-12; expected a larger one"):
-        fitted("ridge", x, scaling="none", alpha=1e-12)
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("alpha", [1e-12, 1e-7])
+def test_a_penalty_too_small_for_single_precision_is_told(wide: bool, alpha: float) -> None:
+    x = np.tile(X, 20 if wide else 2)  # many directions without any variance
+    with pytest.raises(InputError, match=rf"cannot be solved .* alpha {alpha:g}; expected a larg"):
+        fitted("ridge", x, scaling="none", alpha=alpha)
 
 
 @every_scaling

@@ -43,6 +43,22 @@ def test_the_shipped_file_is_valid_and_every_head_in_it() -> None:
         ("base.wieghts", "seeded", r"base\.wieghts: unknown key; did you mean 'weights'\?"),
         ("bsae", {}, r"bsae: unknown key; did you mean 'base'\?"),
         ("prepare.md5.tset", "00", r"prepare\.md5\.tset: unknown key; did you mean 'test'\?"),
+        (
+            "base.contrast",
+            {"clip": 4, "tile": 4},
+            r"base\.contrast\.tile: unknown key; did you mean 'tiles'\?",
+        ),
+        (
+            "base.contrast",
+            {"clip": 1e9, "tiles": 4},
+            r"base\.contrast\.clip: .* less than or equal",
+        ),
+        (
+            "base.contrast",
+            {"clip": 4, "tiles": 99},
+            r"base\.contrast\.tiles: .* less than or equal",
+        ),
+        ("base.shift", 0.5, r"base\.shift: .* less than 0\.5"),
         ("store.zzzzzz", 1, r"store\.zzzzzz: unknown key; expected one of dtype, shard_rows"),
         ("split.seed", ..., r"split\.seed: missing"),
         ("base.variant", "vgg", r"base\.variant: input should be 'bvlc', 'torchvision' or .*'vgg'"),

@@ -1,6 +1,8 @@
 """What the README shows works."""
 
 import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +62,22 @@ def test_the_fine_tuned_block_that_is_commented_out_is_valid() -> None:
     params.heads.update(YAML(typ="safe").load("\n".join(block)))
     params.base.layers[:] = ["pool5", "fc7"]
     assert candidates_of(params, "fine_tuned").heads[0].kind == "fine_tuned"
+
+
+def test_the_runs_behind_the_table_of_accuracies_are_valid(tmp_path: Path) -> None:
+    runs = runpy.run_path(str(ROOT / "benchmarks/accuracy.py"))["RUNS"]
+    document = YAML(typ="safe").load(ROOT / "params.yaml")
+    for name, (base, store, heads) in runs.items():
+        path = tmp_path / f"{name}.yaml"
+        changed = {part: document[part] | new for part, new in (("base", base), ("store", store))}
+        study = document["study"] | {"heads": [next(iter(heads))]}
+        YAML(typ="safe").dump(document | changed | {"heads": heads, "study": study}, path)
+        params = load_params(path)
+        for head in heads:
+            assert len(candidates_of(params, head).heads) == 1
+    table = (ROOT / "docs/accuracy.md").read_text()
+    listed = re.findall(r"^\| (\w+) \| ([\w-]+) \| \d", table, re.MULTILINE)
+    assert sorted(listed) == sorted((name, head) for name in runs for head in runs[name][2])
 
 
 def test_every_command_and_target_named_exists() -> None:

@@ -522,7 +522,7 @@ def test_layers_are_compared_kind_by_kind_by_the_head_best_on_validation() -> No
     heads = [
         reads("a", "ridge", 90, "conv3"),
         reads("b", "ridge", 80, "conv2", "conv3"),
-        reads("c", "ridge", 96, "conv2", "conv3"),
+        reads("c", "ridge", 96, "conv3", "conv2"),
         reads("d", "mlp", 70, "conv3"),
     ]
     assert by_layers(heads) == {
