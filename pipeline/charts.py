@@ -260,13 +260,18 @@ def compared(
 
 def by_layers(layers: dict[str, dict[str, HeadResult]]) -> Chart:
     """Test accuracy by what heads read, a series a kind; see `pipeline.results.by_layers`."""
-    read = list(dict.fromkeys(name for found in layers.values() for name in found))
     rows = [
-        (kind, colour(k), {name: head.test.top1 for name, head in found.items()})
+        (kind, colour(k), {_short(name): head.test.top1 for name, head in found.items()})
         for k, (kind, found) in enumerate(layers.items())
     ]
+    read = list(dict.fromkeys(name for _, _, found in rows for name in found))
     x = categories("layers", read, WIDE)
     return compared("Test accuracy by the layers that heads read", x, "test accuracy", rows)
+
+
+def _short(layers: str) -> str:
+    """conv2+conv3 to conv2+3: names of several layers must stand side by side."""
+    return layers.replace("+conv", "+")
 
 
 def reliability(head: HeadResult) -> Chart:

@@ -16,6 +16,7 @@ from cache.spec import Columns
 from cache.store import FeatureStore, open_store
 from cache.verify import verify as findings_of
 from pipeline.archives import local_path
+from pipeline.errors import InputError
 from pipeline.index import index_blocks
 from pipeline.scaling import Kind
 from stages import predict as images
@@ -224,9 +225,7 @@ def export(
     elif components is None and len(layer) == 1:
         export_layer(open_store(store), layer[0], path, form)
     else:
-        raise typer.BadParameter(
-            "expected one layer; or several, each once, with --components, as npz"
-        )
+        raise InputError("expected one layer; or several, each once, with --components, as npz")
     print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
 
 
