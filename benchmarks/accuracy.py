@@ -64,6 +64,11 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
             "mlp": mlp("conv2", "conv3"),
         },
     ),
+    "float16": (
+        {"layers": ["conv2", "conv3", "conv4"], "crop": "roi", "contrast": CLAHE},
+        {"dtype": "float16"},
+        TOP,
+    ),
     "views": (
         {"layers": ["conv2", "conv3", "conv4"], "crop": "roi", "contrast": CLAHE, "shift": 0.04},
         {"dtype": "float16"},

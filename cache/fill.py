@@ -1,6 +1,7 @@
 """Carrying out a plan: new features and copied ones into whole shards."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ def fill(
 ) -> None:
     """Write the planned shards, in order.
 
+    A shard is compressed and written while the next one is computed; so two are in memory.
+
     Args:
         store: To be written.
         plans: What `cache.plan.plan` made for it.
@@ -25,27 +28,31 @@ def fill(
             (n, D). Blocks may straddle shards.
 
     Raises:
-        DamagedError: A row to be copied does not read back.
+        DamagedError: A row to be copied does not read back, nor one just written.
         StoreError: A shard cannot be written.
     """
-    taken = _Rows(new)
-    for todo in plans:
-        lo, hi = store.layout.bounds(todo.shard)
-        shard = taken.take(len(todo.forward))
-        for layer, width in store.layout.layers.items():
-            block = np.empty((hi - lo, width), np.float32)
-            if len(todo.forward):
-                block[todo.forward - lo] = shard[layer]
-            for copy in todo.copies:
-                rows, at = copy.rows - lo, copy.source_rows
-                if copy.source != SELF:
-                    block[rows] = sources[copy.source].features(layer, at)
-                    continue
-                here = (lo <= at) & (at < hi)  # in this very shard, so not yet on disk
-                block[rows[here]] = block[at[here] - lo]
-                block[rows[~here]] = store.features(layer, at[~here])
-            shard[layer] = block
-        store.write(todo.shard, shard)
+    rows_of = _Rows(new)
+    with ThreadPoolExecutor(1) as writer:  # leaving it waits: a shard begun on is written whole
+        writing: Future[None] | None = None
+        for todo in plans:
+            lo, hi = store.layout.bounds(todo.shard)
+            layers = store.layout.layers
+            shard = {layer: np.empty((hi - lo, layers[layer]), np.float32) for layer in layers}
+            rows_of.into(shard, todo.forward - lo)
+            if writing is not None:
+                writing.result()  # rows may have to be copied from what it wrote
+            for layer, block in shard.items():
+                for copy in todo.copies:
+                    rows, at = copy.rows - lo, copy.source_rows
+                    if copy.source != SELF:
+                        block[rows] = sources[copy.source].features(layer, at)
+                        continue
+                    here = (lo <= at) & (at < hi)  # in this very shard, so not yet on disk
+                    block[rows[here]] = block[at[here] - lo]
+                    block[rows[~here]] = store.features(layer, at[~here])
+            writing = writer.submit(store.write, todo.shard, shard)
+        if writing is not None:
+            writing.result()
 
 
 class _Rows:
@@ -53,25 +60,20 @@ class _Rows:
 
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
-        self._rest: list[Mapping[str, NDArray[np.floating]]] = []
+        self._block: Mapping[str, Block] = {}
+        self._used = self._length = 0  # rows of the block in hand
 
-    def take(self, rows: int) -> dict[str, Block]:
-        """The next rows of every layer; empty if none are asked for."""
-        held = sum(map(_length, self._rest))
-        while held < rows:
-            block = next(self._blocks, None)
-            if block is None:
-                raise ValueError(f"features of {rows} rows were planned, {held} came")
-            self._rest.append(block)
-            held += _length(self._rest[-1])
-        if not rows:
-            return {}
-        whole = {
-            layer: np.concatenate([block[layer] for block in self._rest]) for layer in self._rest[0]
-        }
-        self._rest = [{layer: block[rows:] for layer, block in whole.items()}]
-        return {layer: block[:rows] for layer, block in whole.items()}
-
-
-def _length(block: Mapping[str, Block]) -> int:
-    return len(next(iter(block.values())))
+    def into(self, out: Mapping[str, NDArray[np.float32]], rows: NDArray[np.int64]) -> None:
+        """Put the next rows of every layer at these places."""
+        done = 0
+        while done < len(rows):
+            if self._used == self._length:
+                came = next(self._blocks, None)
+                if came is None:
+                    raise ValueError(f"features of {len(rows)} rows were planned, {done} came")
+                self._block, self._used = came, 0
+                self._length = len(next(iter(came.values())))
+            n = min(self._length - self._used, len(rows) - done)
+            for layer, block in self._block.items():
+                out[layer][rows[done : done + n]] = block[self._used : self._used + n]
+            self._used, done = self._used + n, done + n

@@ -3,7 +3,9 @@
 import errno
 import os
 import shutil
+import time
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,11 @@ from cache.store import Block, FeatureStore, metadata_digest_of
 
 
 class StoreWriter(FeatureStore):
-    """An unfinished local store: shards are written whole, in any order, each once."""
+    """An unfinished local store: shards are written whole, in any order, each once.
+
+    Attributes:
+        write_seconds: Time spent in `write`.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open what `create_store` made, and clear what a killed writer left."""
@@ -28,9 +34,11 @@ class StoreWriter(FeatureStore):
             raise StoreError(f"{path}: cannot be written to ({error.strerror or error})") from error
         super().__init__(str(path))
         self.path = path
+        self.write_seconds = 0.0
+        self._written: dict[str, str] = {}  # file to the sha256 it had once it was read back
 
     def write(self, shard: int, blocks: Mapping[str, Block]) -> None:
-        """Write one shard of every layer.
+        """Write one shard of every layer, and read it back.
 
         Args:
             shard: Its number.
@@ -39,7 +47,9 @@ class StoreWriter(FeatureStore):
         Raises:
             StoreError: Values that the store's dtype cannot hold; a full disk or one that cannot
                 be written to.
+            DamagedError: It does not read back.
         """
+        start = time.perf_counter()
         if shard not in self.layout.shards:
             raise ValueError(f"shard {shard}; expected 0 to {self.layout.shards[-1]}")
         lo, hi = self.layout.bounds(shard)
@@ -66,9 +76,16 @@ class StoreWriter(FeatureStore):
                     f"({error.strerror or error}); nothing written so far is lost: make room or "
                     "set FC7CACHE_SCRATCH to another folder, and run again"
                 ) from error
+            if fault := self.shard_fault(layer, shard):
+                raise fault
+            self._written[shard_key(layer, shard)] = self.sha256(shard_key(layer, shard))
+        self.write_seconds += time.perf_counter() - start
 
     def finish(self) -> None:
-        """Read every row back, then mark the store as whole.
+        """Make sure of every row, then mark the store as whole.
+
+        A shard that was here before is read; one of this writer's, which was read back when it
+        was written, must have the same bytes still.
 
         Raises:
             DamagedError: A shard is missing, or does not read back.
@@ -76,19 +93,22 @@ class StoreWriter(FeatureStore):
         missing = set(self.layout.shards) - set(self.present_shards())
         if missing:
             raise DamagedError(f"{self.path}: not finished, shard {min(missing)} is missing")
-        for layer in self.layout.layers:
-            for shard in self.layout.shards:
-                if error := self.shard_fault(layer, shard):
-                    raise error
+        digests = {}
+        for layer, shard in product(self.layout.layers, self.layout.shards):
+            key = shard_key(layer, shard)
+            digests[key] = self.sha256(key)
+            if self._written.get(key, digests[key]) != digests[key]:
+                raise DamagedError(f"{self.path}: {key} is not what was written", self, shard)
+            if key not in self._written and (fault := self.shard_fault(layer, shard)):
+                raise fault
         for name in self.columns:
             self.column(name)
         if "digest" in self.attrs:
-            if fault := self.metadata_fault():
-                raise DamagedError(f"{self.path}: {fault}", self)
+            if edited := self.metadata_fault():
+                raise DamagedError(f"{self.path}: {edited}", self)
             return
-        keys = [shard_key(k, shard) for k in self.layout.layers for shard in self.layout.shards]
-        keys += [column_key(name, self.column(name).ndim) for name in self.columns]
-        attrs = self.attrs | {"sha256": {key: self.sha256(key) for key in keys}}
+        columns = [column_key(name, self.column(name).ndim) for name in self.columns]
+        attrs = self.attrs | {"sha256": digests | {key: self.sha256(key) for key in columns}}
         digest = metadata_digest_of(self.address, attrs)
         _write_attributes(self, attrs | {"digest": digest})
 

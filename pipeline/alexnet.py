@@ -194,6 +194,17 @@ def tap_widths(variant: str, taps: Sequence[str]) -> dict[str, int]:
     return {tap: widths[tap] for tap in taps}
 
 
+def multiply_adds(variant: str, taps: Sequence[str]) -> int:
+    """Of one image, in convolutions and fully connected layers; half as many as operations."""
+    total = 0
+    for layer, inputs, px, depth in _traced(variant, taps):
+        if isinstance(layer, Conv):
+            total += px**2 * layer.size**2 * inputs // layer.groups * depth
+        elif isinstance(layer, Dense):
+            total += inputs * depth
+    return total
+
+
 def build(variant: str, weights: Weights, taps: Sequence[str], precision: str = "float32") -> Any:
     """The frozen network as a Keras model: no gradient, no training mode, no trainable variable.
 

@@ -4,11 +4,14 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import cv2
+import numpy as np
 import PIL
+from numpy.typing import NDArray
 
 
 def keras() -> Any:
@@ -27,7 +30,9 @@ def keras() -> Any:
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         try:
-            return import_module("keras")
+            found = import_module("keras")
+            _compute_exactly(found.backend.backend())
+            return found
         except BaseException:
             held_back.seek(0)
             os.write(stderr, held_back.read())
@@ -35,6 +40,63 @@ def keras() -> Any:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _compute_exactly(backend: str) -> None:
+    """Forbid what GPUs do to float32 unless told not to: products of 10-bit mantissas (TF32)."""
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    elif backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")  # type: ignore[no-untyped-call]
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors, compiled once for each shape of its arguments.
+
+    On an accelerator a call returns before its result is there; `fetched` waits for it.
+    """
+    backend = keras().backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function)  # type: ignore[no-any-return]
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors as one loop over memory, for use inside what is `compiled`.
+
+    JAX fuses whatever it compiles. TensorFlow on a CPU does not unless told to, and should not be
+    told to for convolutions, at which its own are faster.
+    """
+    if keras().backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)  # type: ignore[no-any-return]
+    return function
+
+
+def compiled_model(model: Any) -> Callable[[Any], dict[str, Any]]:
+    """A Keras model's forward pass, compiled as by `compiled`."""
+    if keras().backend.backend() != "jax":
+        return compiled(lambda x: model(x, training=False))
+    # As arguments, since jit would compile what it closes over into the program.
+    values = [variable.value for variable in model.non_trainable_variables]
+    step = compiled(lambda values, x: model.stateless_call([], values, x, training=False)[0])
+    return lambda x: step(values, x)
+
+
+def fetched(tensor: Any) -> NDArray[Any]:
+    """A tensor's values on the host, once they are computed."""
+    return np.asarray(keras().ops.convert_to_numpy(tensor))
 
 
 def device() -> str:

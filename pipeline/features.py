@@ -1,61 +1,89 @@
 """Batches of pixels through the frozen base."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-T = TypeVar("T")
-R = TypeVar("R")
+from pipeline import backend
+from pipeline.enlarge import enlarged, packed
 
-# Fixed, never a setting: the floats of a row depend on it (and, measured, on nothing else in the
-# batch: neither the row's place nor its neighbours).
-BATCH_ROWS = 64
+Pixels = NDArray[np.uint8]
+Features = dict[str, NDArray[np.float32]]  # layer to (n, D)
+
+CPU_BATCH_ROWS = 64
+ACCELERATOR_BATCH_ROWS = 1024
+_IN_FLIGHT = 2  # batches: while one is computed, the next is sent and the last one fetched
 
 
-def forward(
-    base: Any, images: Iterable[NDArray[np.uint8]], batch_rows: int = BATCH_ROWS
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Push images through the base, each once.
+class Network:
+    """The base, compiled for batches of one size.
+
+    Attributes:
+        batch_rows: Images in a batch. Fixed for a kind of device, never a setting: the floats of
+            a row depend on it (and, measured, on nothing else in the batch: neither the row's
+            place nor its neighbours).
+        run: A batch (batch_rows, H, W, 3) uint8, on the host or the device, to layer to
+            (batch_rows, D) on the device.
+    """
+
+    def __init__(self, base: Any, batch_rows: int | None = None) -> None:
+        """Compile the model of `pipeline.alexnet.build`."""
+        self.input_px: int = base.input_shape[1]
+        usual = CPU_BATCH_ROWS if backend.device() == "cpu" else ACCELERATOR_BATCH_ROWS
+        self.batch_rows = batch_rows or usual
+        self.run = backend.compiled_model(base)
+        self._enlarge = backend.compiled(partial(enlarged, out_px=self.input_px))
+
+    def warm_up(self) -> None:
+        """Have everything compiled before the time counts."""
+        blank = np.zeros((self.input_px, self.input_px, 3), np.uint8)
+        next(forward(self, [[blank]]))
+
+    def start(self, images: Sequence[Pixels]) -> Any:
+        """Begin on a batch; an accelerator is not waited for.
+
+        Args:
+            images: At most batch_rows of (h, w, 3) uint8, RGB: all of the base's input size, or
+                of any sizes up to it, which are enlarged on the device as Pillow would.
+
+        Returns:
+            Layer to (batch_rows, D) on the device.
+        """
+        missing = self.batch_rows - len(images)
+        if all(image.shape[0] == image.shape[1] == self.input_px for image in images):
+            batch = np.zeros((self.batch_rows, *images[0].shape), np.uint8)
+            batch[: len(images)] = images
+        else:
+            blank = [np.zeros((1, 1, 3), np.uint8)] * missing
+            batch = self._enlarge(*packed([*images, *blank]))
+        return self.run(batch)
+
+
+def forward(network: Network, images: Iterable[Sequence[Pixels]]) -> Iterator[list[Features]]:
+    """Push images through the base, each view of them once.
 
     Args:
-        base: The model of `pipeline.alexnet.build`.
-        images: (H, W, 3) uint8, RGB, of the base's input size.
-        batch_rows: Images in a batch; the last batch is padded to it.
+        network: The base.
+        images: Of each image its views, as `Network.start` takes them.
 
     Yields:
-        Per batch, layer name to (n, D) float32, rows in the order of the images; n is
+        Per batch and view, layer to (n, D) float32, rows in the order of the images; n is
         batch_rows but for the last batch.
     """
     images = iter(images)
-    while batch := list(islice(images, batch_rows)):
-        padded = np.zeros((batch_rows, *batch[0].shape), np.uint8)
-        padded[: len(batch)] = batch
-        # predict_on_batch compiles the forward pass once, on every Keras backend.
-        outputs = base.predict_on_batch(padded)
-        yield {layer: np.asarray(block)[: len(batch)] for layer, block in outputs.items()}
+    started: deque[tuple[int, list[Any]]] = deque()
+    while batch := list(islice(images, network.batch_rows)):
+        started.append((len(batch), [network.start(view) for view in zip(*batch, strict=True)]))
+        if len(started) == _IN_FLIGHT:
+            yield _fetched(*started.popleft())
+    while started:
+        yield _fetched(*started.popleft())
 
 
-def loaded_ahead(
-    load: Callable[[T], R], items: Sequence[T], *, threads: int = 2, ahead: int = 2 * BATCH_ROWS
-) -> Iterator[R]:
-    """``map(load, items)`` in order, by threads that stay at most ``ahead`` items in front.
-
-    Reading, decoding and resizing release the interpreter lock, so they overlap the network;
-    the bound keeps memory flat.
-    """
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = iter(items)
-        queue: deque[Future[R]] = deque(pool.submit(load, item) for item in islice(waiting, ahead))
-        try:
-            while queue:
-                result = queue.popleft().result()
-                queue.extend(pool.submit(load, item) for item in islice(waiting, 1))
-                yield result
-        finally:
-            for future in queue:
-                future.cancel()
+def _fetched(rows: int, outputs: list[Any]) -> list[Features]:
+    return [{layer: backend.fetched(x)[:rows] for layer, x in view.items()} for view in outputs]

@@ -54,22 +54,27 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise InputError(f"{name}: expected a photo, got {error}") from error
 
 
-def pixels(
-    image: Image.Image, input_px: int, box: Box | None = None, contrast: Contrast | None = None
+def cropped(image: Image.Image, box: Box) -> NDArray[np.uint8]:
+    """The box of an image, (h, w, 3) uint8; what of it lies outside repeats the image's edge."""
+    x1, y1, x2, y2 = box
+    if 0 <= x1 <= x2 < image.width and 0 <= y1 <= y2 < image.height:
+        return np.asarray(image)[y1 : y2 + 1, x1 : x2 + 1]
+    rows = np.clip(np.arange(y1, y2 + 1), 0, image.height - 1)
+    columns = np.clip(np.arange(x1, x2 + 1), 0, image.width - 1)
+    return np.asarray(image)[np.ix_(rows, columns)]
+
+
+def resized(
+    crop: NDArray[np.uint8], input_px: int, contrast: Contrast | None = None
 ) -> NDArray[np.uint8]:
-    """Crop to the box, if there is one; resize; equalise, if asked to.
+    """A crop as the network takes it: resized; then equalised, if asked for.
 
     The resize is Pillow's bilinear filter to a square, whatever the aspect ratio: what the
-    network sees of a 30 x 40 crop is stretched, but nothing of the sign is cut off. What of the
-    box lies outside the image repeats its edge.
+    network sees of a 30 x 40 crop is stretched, but nothing of the sign is cut off.
 
     Returns:
         (input_px, input_px, 3) uint8, RGB.
     """
-    if box is not None:
-        x1, y1, x2, y2 = box
-        rows = np.clip(np.arange(y1, y2 + 1), 0, image.height - 1)
-        columns = np.clip(np.arange(x1, x2 + 1), 0, image.width - 1)
-        image = Image.fromarray(np.asarray(image)[np.ix_(rows, columns)])
-    resized = np.asarray(image.resize((input_px, input_px), Image.Resampling.BILINEAR))
-    return contrast.equalized(resized) if contrast else resized
+    size = (input_px, input_px)
+    out = np.asarray(Image.fromarray(crop).resize(size, Image.Resampling.BILINEAR))
+    return contrast.equalized(out) if contrast else out

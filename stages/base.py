@@ -1,30 +1,31 @@
 """The base that params.yaml asks for: its weights, its identity, its forward pass."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 import pipeline
-from pipeline import alexnet
-from pipeline.archives import Archive, fetch_archive
+from pipeline import alexnet, backend
+from pipeline.archives import fetch_archive
 from pipeline.errors import InputError
-from pipeline.features import BATCH_ROWS, forward
-from pipeline.images import Contrast, decode, pixels
-from pipeline.views import Box, shifted, view_count, view_name
+from pipeline.features import Features, Network, Pixels, forward
+from pipeline.images import Contrast
+from pipeline.reading import Eye, Reader
+from pipeline.views import view_count, view_name
 from pipeline.weights import load_weights, weights_digest
 from stages.params import Params, stated
 
 # Whatever is in these, and in this file, can change a feature: their text is part of what made it.
-_CODE = ("alexnet.py", "frozen.py", "features.py", "images.py", "views.py")
+_CODE = (
+    "alexnet.py", "enlarge.py", "features.py", "frozen.py", "images.py", "reading.py", "views.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class FrozenBase:
         """The Keras model."""
         base = self.params.base
         return alexnet.build(base.variant, self.weights, base.layers, base.precision)
+
+    @cached_property
+    def network(self) -> Network:
+        """The model, compiled."""
+        return Network(self.model)
 
     @property
     def input_px(self) -> int:
@@ -67,63 +73,42 @@ class FrozenBase:
             "code_sha256": hashlib.sha256(code).hexdigest(),
         }
 
-    def seen(self, image: Image.Image, box: Box | None = None) -> NDArray[np.uint8]:
-        """What the network is given of an image, or of a box in it.
+    @cached_property
+    def eye(self) -> Eye:
+        """How images are shown to it."""
+        base = self.params.base
+        contrast = Contrast(base.contrast.clip, base.contrast.tiles) if base.contrast else None
+        on_device = backend.device() != "cpu"
+        return Eye(self.input_px, base.crop == "roi", contrast, base.shift, on_device)
 
-        Returns:
-            (V, H, W, 3) uint8, V views.
+    def reader(self, index: pd.DataFrame) -> Reader:
+        """A reader of the index's images.
+
+        Raises:
+            InputError: An archive is missing, or another one.
         """
-        asked = self.params.base.contrast
-        contrast = Contrast(asked.clip, asked.tiles) if asked else None
-        box = box or (0, 0, image.width - 1, image.height - 1)
-        boxes = [shifted(box, self.params.base.shift, view) for view in range(self.views)]
-        return np.stack([pixels(image, self.input_px, each, contrast) for each in boxes])
-
-    def reader(self, index: pd.DataFrame) -> Callable[[int], NDArray[np.uint8]]:
-        """A function from a row of the index to what `seen` gives of it."""
-        roi = index[["roi_x1", "roi_y1", "roi_x2", "roi_y2"]].to_numpy()
-        # Lists share the table's strings; arrays of text would hold each at four bytes a letter.
-        splits, members = index["split"].to_list(), index["member"].to_list()
-        digests = index["sha256"].to_list()
         settings = self.params.prepare
-        opened = {
-            split: Archive(fetch_archive(settings.source, split, getattr(settings.md5, split)))
-            for split in sorted(set(splits))
+        archives = {
+            split: fetch_archive(settings.source, split, getattr(settings.md5, split))
+            for split in sorted(set(index["split"]))
         }
-        cropped = self.params.base.crop == "roi"
+        return Reader(index, archives, self.eye)
 
-        def read(row: int) -> NDArray[np.uint8]:
-            archive, member = opened[splits[row]], members[row]
-            data = archive.read(member)
-            if hashlib.sha256(data).hexdigest() != digests[row]:
-                raise InputError(
-                    f"{archive.path}: {member} is not the image that data/index.csv lists; "
-                    "run `dvc repro -f prepare`"
-                )
-            x1, y1, x2, y2 = map(int, roi[row])
-            box = (x1, y1, x2, y2) if cropped else None
-            return self.seen(decode(data, f"{archive.path}: {member}"), box)
-
-        return read
-
-    def forward(
-        self, images: Iterable[NDArray[np.uint8]]
-    ) -> Iterator[dict[str, NDArray[np.float32]]]:
+    def forward(self, images: Iterable[Sequence[Pixels]]) -> Iterator[Features]:
         """Push images through the base, each view once; see `pipeline.features.forward`.
 
         Args:
-            images: (V, H, W, 3) each, as `seen` gives them.
+            images: Of each its views, as `seen` gives them.
 
         Yields:
             Per batch, array of the store to (n, D) float32.
         """
-        images = iter(images)
-        while batch := list(islice(images, BATCH_ROWS)):
-            blocks: dict[str, NDArray[np.float32]] = {}
-            for view in range(self.views):
-                (block,) = forward(self.model, (image[view] for image in batch))
-                blocks |= {view_name(layer, view): block[layer] for layer in block}
-            yield blocks
+        for views in forward(self.network, images):
+            yield {
+                view_name(layer, view): block
+                for view, blocks in enumerate(views)
+                for layer, block in blocks.items()
+            }
 
 
 def load_base(params: Params) -> FrozenBase:

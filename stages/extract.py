@@ -16,10 +16,13 @@ from cache.spec import Columns, Layout, content_digest
 from cache.store import FeatureStore
 from cache.writer import create_store, discard, publish
 from pipeline import backend
+from pipeline.ahead import loaded_ahead
 from pipeline.errors import InputError
-from pipeline.features import loaded_ahead
+from pipeline.features import Features, Pixels
 from pipeline.index import read_index
+from pipeline.reading import workers
 from stages.base import FrozenBase, input_keys, load_base
+from stages.clock import Clock
 from stages.console import bar, run, say
 from stages.files import write_json
 from stages.params import Params, load_params
@@ -32,6 +35,8 @@ from stages.scratch import (
     source_of,
     unlike_store,
 )
+
+_GROUP = 16  # images read at a time: handing one over takes as long as reading it
 
 
 def columns_of(index: pd.DataFrame, crop: str) -> Columns:
@@ -90,7 +95,7 @@ def extract(
             f"extract: {other.address} is not reused: made with {part} "
             f"{other.made_by.get(part)!r}, not {made_by.get(part)!r}"
         )
-    start, passes = time.perf_counter(), []
+    start, passes, clock = time.perf_counter(), [], Clock()
     with locked(folder):
         while True:
             try:
@@ -101,7 +106,8 @@ def extract(
                 rows = np.concatenate([np.empty(0, np.int64), *(todo.forward for todo in plans)])
                 passes.append(len(rows))
                 say(f"extract: {len(rows)} of {len(index)} images to forward, the rest is known")
-                fill(store, plans, sources, _forwarded(base, index, rows))
+                with clock("fill"):
+                    fill(store, plans, sources, _forwarded(base, index, rows, clock))
                 store.finish()
                 break
             except DamagedError as error:
@@ -120,6 +126,7 @@ def extract(
         "duplicates": len(index) - distinct,
         "seconds": round(seconds, 2),
         "images_per_second": round(sum(passes) / seconds, 1),
+        "time": _time(clock, seconds, store.write_seconds),
         "bytes": sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
         "device": runtime["device"],
         "backend": runtime["backend"],
@@ -130,13 +137,46 @@ def extract(
 
 
 def _forwarded(
-    base: FrozenBase, index: pd.DataFrame, rows: NDArray[np.int64]
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    read = base.reader(index)  # not before a first row is wanted: it opens the archives
+    base: FrozenBase, index: pd.DataFrame, rows: NDArray[np.int64], clock: Clock
+) -> Iterator[Features]:
+    with clock("starting"):  # not before a first row is wanted
+        pool, read = workers(base.reader(index))
+        base.network.warm_up()
+    groups = [rows[k : k + _GROUP].tolist() for k in range(0, len(rows), _GROUP)]
+    loaded = loaded_ahead(read, groups, pool, ahead=2 * base.network.batch_rows // _GROUP)
+
+    def images() -> Iterator[list[Pixels]]:
+        for group, seconds in clock.waiting("images", loaded):
+            clock.add(seconds)
+            yield from group
+
+    blocks = base.forward(images())
     with bar(total=len(rows), desc="extract", unit=" images") as progress:
-        for block in base.forward(loaded_ahead(read, rows.tolist())):
+        for block in clock.waiting("blocks", blocks):
             progress.update(len(next(iter(block.values()))))
             yield block
+
+
+def _time(clock: Clock, seconds: float, write: float) -> dict[str, float]:
+    """Seconds by what they went to.
+
+    Those up to the rest make up the whole; what reading and writing took beside them, in threads
+    or processes of their own, comes behind.
+    """
+    starting, images, blocks, fill = (
+        clock.seconds[name] for name in ("starting", "images", "blocks", "fill")
+    )
+    parts = {
+        "starting": starting,
+        "network": blocks - images,
+        "waiting_for_images": images,
+        "waiting_for_store": fill - blocks - starting,
+        "rest": seconds - fill,
+        "readers_reading": clock.seconds["reading"],
+        "readers_decoding": clock.seconds["decoding"],
+        "writer_writing": write,
+    }
+    return {name: round(spent, 2) for name, spent in parts.items()}
 
 
 def _described(base: FrozenBase) -> str:

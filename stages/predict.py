@@ -220,7 +220,7 @@ def _image(file: Path) -> Image.Image:
 def _features(base: FrozenBase, files: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
     """What the store would hold of these images: a layer in one view to (N, D)."""
     # All of them first: a file that is no image should be told before the network starts.
-    images = [base.seen(_image(file)) for file in files]
+    images = [base.eye.seen(_image(file)) for file in files]
     batches = list(base.forward(images))
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 

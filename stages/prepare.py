@@ -2,10 +2,10 @@
 
 from PIL import Image
 
+from pipeline.ahead import loaded_ahead
 from pipeline.archives import NAMES, Archive, fetch_archive
 from pipeline.classes import CLASS_NAMES
 from pipeline.contact import chosen_images, contact_sheet
-from pipeline.features import loaded_ahead
 from pipeline.images import decode
 from pipeline.signs import audit, index_images
 from pipeline.thumbnails import thumbnail, write_thumbnails

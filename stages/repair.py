@@ -13,13 +13,14 @@ from cache.errors import DamagedError, StoreError
 from cache.plan import Source
 from cache.store import FeatureStore
 from cache.verify import Finding, damaged_shards
-from pipeline.features import BATCH_ROWS
 from pipeline.index import read_index
 from stages.base import FrozenBase, load_base
 from stages.extract import extract
 from stages.params import Params
 from stages.places import INDEX
 from stages.scratch import KEYS
+
+_CHECKED_ROWS = 64
 
 
 def recompute(
@@ -45,7 +46,7 @@ def recompute(
     if missing := set(wanted) - set(index.index):
         raise StoreError(f"{store.address}: {min(missing)} is not in {INDEX}")
     read = base.reader(index.loc[wanted].reset_index())
-    blocks = list(base.forward(read(row) for row in range(len(rows))))
+    blocks = list(base.forward(read([row])[0][0] for row in range(len(rows))))
     return {
         layer: relative_errors(
             np.concatenate([block[layer] for block in blocks]).astype(store.layout.dtype),
@@ -78,7 +79,7 @@ def repair(
 ) -> dict[str, Any]:
     """Publish the store anew, computing only the rows of damaged shards.
 
-    Sound rows are recomputed first, a batch of them: a machine that gives other floats than the
+    Some sound rows are recomputed first: a machine that gives other floats than the
     one that made the store would patch it with rows that belong to another.
 
     Raises:
@@ -97,7 +98,7 @@ def repair(
     rows = np.array([r for s in shards for r in range(*store.layout.bounds(s))], np.int64)
     extra = []
     if len(rows) and sound:  # else no row can be trusted to be what it says
-        worst = max(float(e.max()) for e in recompute(store, params, rows[:BATCH_ROWS]).values())
+        worst = max(float(e.max()) for e in recompute(store, params, rows[:_CHECKED_ROWS]).values())
         if worst > 0:
             raise StoreError(
                 f"{store.address}: this machine gives other floats than the one that made the "

@@ -12,11 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from conftest import ROOT
+
+from pipeline.reading import Eye
 
 WIDTH, PX, BATCH = 24, 8, 16
 
@@ -85,6 +88,8 @@ def features(pixels: np.ndarray) -> np.ndarray:
 class _StandInBase:
     input_px = PX
     views = 1
+    eye = Eye(PX)
+    network = SimpleNamespace(batch_rows=BATCH, warm_up=lambda: None)
 
     def __init__(self, params: Any) -> None:
         from stages.base import FrozenBase
@@ -100,9 +105,6 @@ class _StandInBase:
     def reader(self, index: pd.DataFrame) -> Any:
         return self._real.reader(self, index)  # type: ignore[arg-type]
 
-    def seen(self, image: Any, box: Any = None) -> Any:
-        return self._real.seen(self, image, box)  # type: ignore[arg-type]
-
     def forward(self, images: Any) -> Any:
         block: list[np.ndarray] = []
         for image in images:
@@ -115,7 +117,7 @@ class _StandInBase:
 
     def _features(self, block: list[np.ndarray]) -> dict[str, np.ndarray]:
         time.sleep(0.002)  # so that a kill falls anywhere in the run
-        out = features(np.stack(block))
+        out = features(np.concatenate(block))  # of each image one view
         return dict.fromkeys(self.params.base.layers, out)
 
 

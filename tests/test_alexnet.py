@@ -19,7 +19,8 @@ from pipeline.alexnet import (
     tap_widths,
     weight_shapes,
 )
-from pipeline.features import BATCH_ROWS, forward
+from pipeline.features import CPU_BATCH_ROWS as BATCH_ROWS
+from pipeline.features import Network, forward
 from pipeline.weights import Arrays
 
 Floats = NDArray[np.floating[Any]]
@@ -380,11 +381,11 @@ def test_weights_not_asked_for_are_not_wanted() -> None:
 
 @every_variant
 def test_bits_of_a_row_do_not_depend_on_the_batch(variant: str) -> None:
-    model = base(variant, ("conv5", "fc7"))
+    network = Network(base(variant, ("conv5", "fc7")), BATCH_ROWS)
     images = pictures(variant, BATCH_ROWS + 1)
 
     def of(batch: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        blocks = list(forward(model, batch))
+        blocks = [block for (block,) in forward(network, ([image] for image in batch))]
         return {tap: np.concatenate([block[tap] for block in blocks]) for tap in blocks[0]}
 
     whole = of(images)

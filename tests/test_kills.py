@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from cache.store import open_store
 from pipeline.archives import NAMES, Archive, archive_path
-from pipeline.images import decode, pixels
+from pipeline.images import decode, resized
 from pipeline.signs import index_images
 from stages.demo import checksums
 
@@ -274,7 +274,8 @@ def test_whatever_is_done_the_store_is_right(
 ) -> None:
     archives = {split: Archive(archive_path(str(drawn), split)) for split in ("train", "test")}
     for row in index.itertuples():
-        image = pixels(decode(archives[row.split].read(row.member), row.member), PX)
+        image = decode(archives[row.split].read(row.member), row.member)
+        image = resized(np.asarray(image), PX)
         ORACLE[row.image_id] = features(image[None])[0]
     Growing.forge, Growing.index, Growing.drawn, Growing.folder = forge, index, drawn, tmp_path
     run = settings(

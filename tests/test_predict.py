@@ -335,7 +335,7 @@ def project(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     base = SimpleNamespace(
         made_by=lambda: MADE_BY,
         views=1,
-        seen=lambda image: np.asarray(image.resize((4, 4)))[None],
+        eye=SimpleNamespace(seen=lambda image: [np.asarray(image.resize((4, 4)))]),
         forward=lambda images: [colours([image[0] for image in images])],
     )
     params = SimpleNamespace(base=SimpleNamespace(weights="seeded", crop="roi"), heads={"red": {}})

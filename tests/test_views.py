@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.images import pixels
+from pipeline.images import cropped, resized
 from pipeline.views import shifted, view_count, view_name
 
 
@@ -45,4 +45,5 @@ def test_outside_the_image_its_edge_is_repeated(box: tuple[int, int, int, int]) 
     x1, y1, x2, y2 = (side + 40 for side in box)
     cut = Image.fromarray(padded[y1 : y2 + 1, x1 : x2 + 1])
     expected = np.asarray(cut.resize((8, 8), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(pixels(Image.fromarray(image), 8, box), expected)
+    got = resized(cropped(Image.fromarray(image), box), 8)
+    np.testing.assert_array_equal(got, expected)
