@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test repro clean lock
+.PHONY: demo test bench repro clean lock
 
 demo: $(READY) ## Draw signs, run the whole graph on them, print the comparison.
 	@$(BIN)/python -m stages.demo
@@ -17,6 +17,9 @@ test: $(READY) ## Lint, type-check, test.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: $(READY) ## Stage one beside what one would write without it.
+	@$(BIN)/python -m benchmarks.speed
 
 repro: $(READY) ## Run what params.yaml says, on the official data.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro

@@ -69,6 +69,16 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {"dtype": "float16"},
         TOP,
     ),
+    "bfloat16": (
+        {
+            "layers": ["conv2", "conv3", "conv4"],
+            "crop": "roi",
+            "contrast": CLAHE,
+            "precision": "bfloat16",
+        },
+        {"dtype": "float16"},
+        TOP,
+    ),
     "views": (
         {"layers": ["conv2", "conv3", "conv4"], "crop": "roi", "contrast": CLAHE, "shift": 0.04},
         {"dtype": "float16"},

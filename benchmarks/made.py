@@ -38,8 +38,8 @@ def make_archives(folder: Path, rows: int) -> None:
     }
     lists: dict[str, list[str]] = {}
     for row in range(rows - TEST_ROWS):
-        label, track = row % 43, row // 43 // 30
-        name, base = f"{track:05}_{row // 43 % 30:05}.ppm", f"Final_Training/Images/{label:05}"
+        label, track = row % 43, row // 43 // 4
+        name, base = f"{track:05}_{row // 43 % 4:05}.ppm", f"Final_Training/Images/{label:05}"
         data, line = made_image(row)
         files["train"].writestr(f"GTSRB/{base}/{name}", data)
         listed = lists.setdefault(f"GTSRB/{base}/GT-{label:05}.csv", [f"{HEADER};ClassId"])

@@ -5,9 +5,9 @@
 Same network (fc7 of bvlc AlexNet), same seeded weights, same made images of GTSRB's sizes, in
 archives like GTSRB's. *Network* is batches of pixels to features; *end to end*, archive bytes to
 features on disk: a published store here, `np.save` after a loop that reads, decodes and resizes
-there. Each tool runs in a process of its own, one at a time, in turn; all are started, compiled
-and warm before the first round. First every tool's features are held against ours. Those that are
-not installed (`pip install -e .[bench]`) are left out, and named.
+in one thread there. Each tool runs in a process of its own, one at a time, in turn; all are
+started, compiled and warm before the first round. First every tool's features are held against
+ours. Those that are not installed (`pip install -e .[bench]`) are left out, and named.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def work(name: str) -> None:
     os.dup2(2, 1)  # what a tool prints is not an answer
     weights = seeded_weights(alexnet.weight_shapes("bvlc", ["fc7"]))
     tool: Any = Ours(weights, OURS[name]) if name in OURS else CONTESTANTS[name](weights)
-    images = list(np.load("pixels.npy"))
+    images = list(np.load("pixels.npy", mmap_mode="r"))
     if name in OURS:
         images = tool.shown(len(images))
     for request in sys.stdin:
@@ -187,7 +187,7 @@ class Worker:
 def main() -> None:
     """Run, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=512, help="in each round and way")
+    parser.add_argument("--images", type=int, default=1024, help="in each round; 110 or more")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=[*OURS, *CONTESTANTS], metavar="NAME")
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -228,19 +228,20 @@ def compare(folder: Path, images: int, rounds: int, names: list[str]) -> None:
         workers[name] = worker
     first = next(iter(workers))
     device, rates = workers[first].ask("device")
-    for name in workers.keys() & OURS.keys():
+    for name in filter(OURS.__contains__, workers):
         print(f"{name}: {workers[name].ask('resident'):,.0f} images/s of a batch on the device")
     times: dict[tuple[str, str], list[float]] = {}
     parts: dict[str, dict[str, float]] = {}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for way in ("network", "end to end"):
-            for name, worker in workers.items():
-                answer = worker.ask(way)
+            order = [*workers][turn % len(workers) :] + [*workers][: turn % len(workers)]
+            for name in order:
+                answer = workers[name].ask(way)
                 if way == "end to end":
                     answer, parts[name] = answer
                 times.setdefault((name, way), []).append(answer)
-    report(device, rates, times, images, pixels, first)
-    for name in parts.keys() & OURS.keys():
+    report(device, rates, times, images, pixels, [*workers])
+    for name in filter(OURS.__contains__, workers):
         print(f"{name}, end to end, seconds of the last round: {parts[name]}")
 
 
@@ -250,7 +251,7 @@ def report(
     times: dict[tuple[str, str], list[float]],
     images: int,
     pixels: int,
-    first: str,
+    names: list[str],
 ) -> None:
     """Print the table: medians of images per second, and how often ours each is."""
     found = {}
@@ -266,11 +267,11 @@ def report(
     print(f"an image takes {gflop:.2f} GFLOP; {images} images a round\n")
     print("| | network, images/s | of the product rate | end to end, images/s | ours is |")
     print("|---|---|---|---|---|")
-    for name in {name: None for name, _ in times}:
+    for name in names:
         network, whole = (times[name, way] for way in ("network", "end to end"))
         rate = rates["bfloat16" in name]
         speed = pixels / statistics.median(network)
-        pairs = zip(whole, times[first, "end to end"], strict=True)
+        pairs = zip(whole, times[names[0], "end to end"], strict=True)
         cells = [
             name,
             _spread([pixels / s for s in network]),

@@ -74,6 +74,6 @@ class _Rows:
                 self._block, self._used = came, 0
                 self._length = len(next(iter(came.values())))
             n = min(self._length - self._used, len(rows) - done)
-            for layer, block in self._block.items():
-                out[layer][rows[done : done + n]] = block[self._used : self._used + n]
+            for layer, whole in out.items():
+                whole[rows[done : done + n]] = self._block[layer][self._used : self._used + n]
             self._used, done = self._used + n, done + n

@@ -96,7 +96,10 @@ class StoreWriter(FeatureStore):
         digests = {}
         for layer, shard in product(self.layout.layers, self.layout.shards):
             key = shard_key(layer, shard)
-            digests[key] = self.sha256(key)
+            try:
+                digests[key] = self.sha256(key)
+            except OSError as error:
+                raise DamagedError(f"{self.path}: {key}: {error}", self, shard) from error
             if self._written.get(key, digests[key]) != digests[key]:
                 raise DamagedError(f"{self.path}: {key} is not what was written", self, shard)
             if key not in self._written and (fault := self.shard_fault(layer, shard)):

@@ -19,6 +19,7 @@ NAMES = {
     "test": "GTSRB_Final_Test_Images.zip",
     "test_labels": "GTSRB_Final_Test_GT.zip",
 }
+MOST_BYTES = 1 << 28  # of a member: a photo as large as Pillow takes it for one
 DOWNLOADS = Path("data/archives")  # not a DVC output: DVC would delete it before each run
 
 
@@ -104,9 +105,15 @@ class Archive:
         """The bytes of a member.
 
         Raises:
-            InputError: Absent, damaged, or cut short.
+            InputError: Absent, damaged, cut short, or absurdly large.
         """
         try:
+            # What a member says of its size can be wrong, but no more than that is unpacked.
+            if (size := self._zip.getinfo(member).file_size) > MOST_BYTES:
+                raise InputError(
+                    f"{self.path}: {member} unpacks to {size:,} bytes; expected an image or a "
+                    f"table of at most {MOST_BYTES:,}"
+                )
             return self._zip.read(member)
         except KeyError as error:
             raise InputError(

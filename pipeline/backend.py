@@ -5,6 +5,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,7 @@ import PIL
 from numpy.typing import NDArray
 
 
+@cache
 def keras() -> Any:
     """The keras module; imported on first use, because that takes seconds.
 
@@ -21,8 +23,6 @@ def keras() -> Any:
     no setting of its own prevents, so the descriptor points elsewhere during the import. If the
     import fails, what was held back is shown.
     """
-    if "keras" in sys.modules:
-        return sys.modules["keras"]
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -114,6 +114,11 @@ def device() -> str:
         first = jax.devices()[0]
         return "cpu" if first.platform == "cpu" else f"{first.platform}: {first.device_kind}"
     return str(backend)
+
+
+def accelerated() -> bool:
+    """Whether Keras computes on something else than the CPU; of PyTorch that is not known."""
+    return device().partition(":")[0] not in ("cpu", "torch")
 
 
 def runtime() -> dict[str, str]:

@@ -34,13 +34,15 @@ class Network:
     def __init__(self, base: Any, batch_rows: int | None = None) -> None:
         """Compile the model of `pipeline.alexnet.build`."""
         self.input_px: int = base.input_shape[1]
-        usual = CPU_BATCH_ROWS if backend.device() == "cpu" else ACCELERATOR_BATCH_ROWS
+        usual = ACCELERATOR_BATCH_ROWS if backend.accelerated() else CPU_BATCH_ROWS
         self.batch_rows = batch_rows or usual
         self.run = backend.compiled_model(base)
-        self._enlarge = backend.compiled(partial(enlarged, out_px=self.input_px))
+        # Fused, since TensorFlow would compute integers on the host, one step after the other.
+        fused = backend.fused(partial(enlarged, out_px=self.input_px))
+        self._enlarge = backend.compiled(fused)
 
     def warm_up(self) -> None:
-        """Have everything compiled before the time counts."""
+        """Have the network compiled before the time counts."""
         blank = np.zeros((self.input_px, self.input_px, 3), np.uint8)
         next(forward(self, [[blank]]))
 

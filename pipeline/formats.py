@@ -88,6 +88,29 @@ def throughput(found: dict[str, object]) -> list[tuple[str, str]]:
     ]
 
 
+def time_spent(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Terms and descriptions of what the base's pass spent its time on, if that is known."""
+    parts, seconds = found.get("time") or {}, found.get("seconds") or 0
+    terms = {
+        "starting": "Starting",
+        "network": "Network",
+        "waiting_for_images": "Waiting for images",
+        "copying_and_waiting_for_store": "Copying rows, waiting for the store",
+        "rest": "Planning, checking, publishing",
+    }
+    beside = {
+        "readers_reading": "Reading, beside it",
+        "readers_decoding": "Decoding, beside it",
+        "writer_writing": "Writing, beside it",
+    }
+    if not seconds:
+        return []
+    return [
+        *((terms[key], percent(parts[key] / seconds, 1)) for key in terms if key in parts),
+        *((beside[key], duration(parts[key])) for key in beside if key in parts),
+    ]
+
+
 FILTERS: dict[str, Callable[..., object]] = {
     "percent": percent,
     "number": number,

@@ -1,66 +1,28 @@
-"""Rows of the index to what the network is given of them: read, decoded, cut out, resized."""
+"""Rows of the index to what the network is given of them, in threads or processes."""
 
 import hashlib
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cached_property
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
-import loky
-import numpy as np
+import joblib
 import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.archives import Archive
 from pipeline.errors import InputError
-from pipeline.images import Contrast, cropped, decode, resized
-from pipeline.views import Box, shifted, view_count
-
-Pixels = NDArray[np.uint8]
+from pipeline.eye import Eye, Pixels
+from pipeline.images import decode
 
 # Threads do until the interpreter lock, under which an archive's headers are parsed, is what they
 # wait for; then processes, which take a second or two to start.
 _MOST_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Eye:
-    """How images are shown to the network.
-
-    Attributes:
-        input_px: Side of what it takes, pixels.
-        to_roi: Whether only the region of interest is shown.
-        contrast: How it is equalised, if it is.
-        shift: See `pipeline.views`.
-        enlarges: Whether the device enlarges what is smaller than input_px.
-    """
-
-    input_px: int
-    to_roi: bool = False
-    contrast: Contrast | None = None
-    shift: float = 0
-    enlarges: bool = False
-
-    def seen(self, image: Image.Image, box: Box | None = None) -> list[Pixels]:
-        """What the network is given of an image, or of a box in it.
-
-        Returns:
-            One for each view: (H, W, 3) uint8; or smaller, to be enlarged on the device.
-        """
-        box = box or (0, 0, image.width - 1, image.height - 1)
-        views = []
-        for view in range(view_count(self.shift)):
-            crop = cropped(image, shifted(box, self.shift, view))
-            # Equalisation needs it enlarged.
-            small = self.enlarges and self.contrast is None
-            if not small or max(crop.shape[:2]) > self.input_px:
-                crop = resized(crop, self.input_px, self.contrast)
-            views.append(crop)
-        return views
+_MOST_WORKERS = 16
 
 
 class Reader:
@@ -78,6 +40,10 @@ class Reader:
         self._where = list(zip(index["split"], index["member"], index["sha256"], strict=True))
         self._roi = index[["roi_x1", "roi_y1", "roi_x2", "roi_y2"]].to_numpy()
         self._paths, self._eye = dict(archives), eye
+
+    def open(self) -> None:
+        """Open the archives, so that threads need not."""
+        self._archives  # noqa: B018
 
     @cached_property
     def _archives(self) -> dict[str, Archive]:
@@ -117,28 +83,45 @@ class Reader:
 Read = Callable[[list[int]], tuple[list[list[Pixels]], dict[str, float]]]
 
 
-def workers(reader: Reader, count: int | None = None) -> tuple[Executor, Read]:
+def workers(reader: Reader, count: int) -> tuple[Executor, Read]:
     """Threads or processes to read with, starting, and what to have them do with rows.
 
     Args:
         reader: What to read with.
-        count: How many; all cores if not given.
+        count: How many.
     """
-    count = count or os.cpu_count() or 1
     if count <= _MOST_THREADS:
+        reader.open()
         return ThreadPoolExecutor(count), reader
-    # Loky's end by themselves when their parent is killed.
-    pool = loky.ProcessPoolExecutor(count, initializer=_become, initargs=(reader,))
-    for _ in range(count):
-        pool.submit(os.getpid)
+    spawned = get_context("spawn")  # what a GPU's library has running does not survive a fork
+    pool = ProcessPoolExecutor(count, spawned, initializer=_become, initargs=(reader,))
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: the parent answers it
+    try:
+        for _ in range(count):  # each starts another one
+            pool.submit(os.getpid)
+    finally:
+        signal.signal(signal.SIGINT, answer)
     return pool, _read_here
+
+
+def usual_workers() -> int:
+    """As many as there are cores for this process; more than the network can use are no help."""
+    return min(int(joblib.cpu_count()), _MOST_WORKERS)
 
 
 _here: list[Reader] = []  # of a worker process: its reader
 
 
 def _become(reader: Reader) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     _here.append(reader)
+
+
+def _end_with_parent() -> None:
+    """An executor's processes would wait for ever for work from a parent that was killed."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _read_here(rows: list[int]) -> tuple[list[list[Pixels]], dict[str, float]]:

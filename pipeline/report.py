@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from pipeline import charts
-from pipeline.formats import FILTERS, NARROW_SPACE, throughput
+from pipeline.formats import FILTERS, NARROW_SPACE, throughput, time_spent
 from pipeline.results import Comparison, HeadResult, Mistake, by_layers
 from pipeline.scores import Share
 
@@ -261,6 +261,7 @@ def render(comparison: Comparison) -> str:
         provenance=comparison.provenance,
         confidence=f"{100 * comparison.provenance.confidence:g}{NARROW_SPACE}%",
         throughput=throughput(comparison.provenance.throughput),
+        time_spent=time_spent(comparison.provenance.throughput),
         heads=heads,
         colours=colours,
         ranks=[

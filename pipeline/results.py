@@ -128,7 +128,8 @@ class Provenance:
         facts: Pairs of term and description, in the order shown.
         notice: A warning shown above all numbers; empty for none.
         confidence: Of the intervals.
-        throughput: The base pass: "rows", "forwarded", "seconds", "images_per_second", "device".
+        throughput: The base pass: "rows", "forwarded", "seconds", "images_per_second", "device",
+            "time"; as `extract` writes them.
     """
 
     facts: list[tuple[str, str]]

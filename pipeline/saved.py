@@ -73,6 +73,7 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
         KeyError,
         TypeError,
         EOFError,
+        MemoryError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:

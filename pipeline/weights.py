@@ -145,7 +145,15 @@ def _read_npz(path: Path, shapes: Shapes) -> dict[str, Any]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             # Present but unwanted arrays (fc8, 16 MB) stay unread; their names serve the message.
             return {name: arrays[name] if name in shapes else None for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise InputError(f"{path}: expected a .npz of plain arrays, got {error}") from error
 
 

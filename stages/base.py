@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ import pipeline
 from pipeline import alexnet, backend
 from pipeline.archives import fetch_archive
 from pipeline.errors import InputError
+from pipeline.eye import Eye
 from pipeline.features import Features, Network, Pixels, forward
 from pipeline.images import Contrast
-from pipeline.reading import Eye, Reader
+from pipeline.reading import Reader
 from pipeline.views import view_count, view_name
 from pipeline.weights import load_weights, weights_digest
 from stages.params import Params, stated
 
 # Whatever is in these, and in this file, can change a feature: their text is part of what made it.
 _CODE = (
-    "alexnet.py", "enlarge.py", "features.py", "frozen.py", "images.py", "reading.py", "views.py",
+    "alexnet.py", "backend.py", "enlarge.py", "eye.py", "features.py", "frozen.py", "images.py",
+    "views.py",
 )  # fmt: skip
 
 
@@ -78,8 +80,7 @@ class FrozenBase:
         """How images are shown to it."""
         base = self.params.base
         contrast = Contrast(base.contrast.clip, base.contrast.tiles) if base.contrast else None
-        on_device = backend.device() != "cpu"
-        return Eye(self.input_px, base.crop == "roi", contrast, base.shift, on_device)
+        return Eye(self.input_px, base.crop == "roi", contrast, base.shift)
 
     def reader(self, index: pd.DataFrame) -> Reader:
         """A reader of the index's images.
@@ -92,7 +93,7 @@ class FrozenBase:
             split: fetch_archive(settings.source, split, getattr(settings.md5, split))
             for split in sorted(set(index["split"]))
         }
-        return Reader(index, archives, self.eye)
+        return Reader(index, archives, replace(self.eye, enlarges=backend.accelerated()))
 
     def forward(self, images: Iterable[Sequence[Pixels]]) -> Iterator[Features]:
         """Push images through the base, each view once; see `pipeline.features.forward`.

@@ -1,7 +1,9 @@
 """``extract``: the frozen base over every image, each view of it once, into the store."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from cache.writer import create_store, discard, publish
 from pipeline import backend
 from pipeline.ahead import loaded_ahead
 from pipeline.errors import InputError
-from pipeline.features import Features, Pixels
+from pipeline.eye import Pixels
+from pipeline.features import Features
 from pipeline.index import read_index
-from pipeline.reading import workers
+from pipeline.reading import usual_workers, workers
 from stages.base import FrozenBase, input_keys, load_base
 from stages.clock import Clock
 from stages.console import bar, run, say
@@ -106,8 +109,10 @@ def extract(
                 rows = np.concatenate([np.empty(0, np.int64), *(todo.forward for todo in plans)])
                 passes.append(len(rows))
                 say(f"extract: {len(rows)} of {len(index)} images to forward, the rest is known")
-                with clock("fill"):
-                    fill(store, plans, sources, _forwarded(base, index, rows, clock))
+                # Closed at once if it fails: the readers must not outlive it.
+                with clock("fill"), closing(_forwarded(base, index, rows, clock)) as new:
+                    fill(store, plans, sources, new)
+                clock.add({"writing": store.write_seconds})
                 store.finish()
                 break
             except DamagedError as error:
@@ -126,7 +131,7 @@ def extract(
         "duplicates": len(index) - distinct,
         "seconds": round(seconds, 2),
         "images_per_second": round(sum(passes) / seconds, 1),
-        "time": _time(clock, seconds, store.write_seconds),
+        "time": _time(clock, seconds),
         "bytes": sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
         "device": runtime["device"],
         "backend": runtime["backend"],
@@ -138,17 +143,26 @@ def extract(
 
 def _forwarded(
     base: FrozenBase, index: pd.DataFrame, rows: NDArray[np.int64], clock: Clock
-) -> Iterator[Features]:
-    with clock("starting"):  # not before a first row is wanted
-        pool, read = workers(base.reader(index))
+) -> Generator[Features]:
+    # Not before a first row is wanted; readers start while the network is compiled.
+    count = usual_workers()
+    with clock("readers"):
+        pool, read = workers(base.reader(index), count)
+    with clock("starting"):
         base.network.warm_up()
     groups = [rows[k : k + _GROUP].tolist() for k in range(0, len(rows), _GROUP)]
-    loaded = loaded_ahead(read, groups, pool, ahead=2 * base.network.batch_rows // _GROUP)
+    ahead = 2 * max(base.network.batch_rows // _GROUP, count)
+    loaded = loaded_ahead(read, groups, pool, ahead)
 
     def images() -> Iterator[list[Pixels]]:
-        for group, seconds in clock.waiting("images", loaded):
-            clock.add(seconds)
-            yield from group
+        try:
+            for group, seconds in clock.waiting("images", loaded):
+                clock.add(seconds)
+                yield from group
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process that reads images was killed (is there too little memory?); run again"
+            ) from error
 
     blocks = base.forward(images())
     with bar(total=len(rows), desc="extract", unit=" images") as progress:
@@ -157,24 +171,23 @@ def _forwarded(
             yield block
 
 
-def _time(clock: Clock, seconds: float, write: float) -> dict[str, float]:
+def _time(clock: Clock, seconds: float) -> dict[str, float]:
     """Seconds by what they went to.
 
     Those up to the rest make up the whole; what reading and writing took beside them, in threads
     or processes of their own, comes behind.
     """
-    starting, images, blocks, fill = (
-        clock.seconds[name] for name in ("starting", "images", "blocks", "fill")
-    )
+    names = "readers", "starting", "images", "blocks", "fill"
+    readers, starting, images, blocks, fill = (clock.seconds[name] for name in names)
     parts = {
         "starting": starting,
         "network": blocks - images,
         "waiting_for_images": images,
-        "waiting_for_store": fill - blocks - starting,
-        "rest": seconds - fill,
+        "copying_and_waiting_for_store": fill - blocks - starting - readers,
+        "rest": seconds - fill + readers,
         "readers_reading": clock.seconds["reading"],
         "readers_decoding": clock.seconds["decoding"],
-        "writer_writing": write,
+        "writer_writing": clock.seconds["writing"],
     }
     return {name: round(spent, 2) for name, spent in parts.items()}
 

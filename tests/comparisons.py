@@ -25,6 +25,7 @@ PROVENANCE = Provenance(
         "seconds": 252.4,
         "images_per_second": 155.3,
         "device": "CPU",
+        "time": {"starting": 2.4, "network": 240.0, "readers_reading": 31.0},
     },
 )
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from conftest import ROOT
 
-from pipeline.reading import Eye
+from pipeline.eye import Eye
 
 WIDTH, PX, BATCH = 24, 8, 16
 
@@ -136,6 +136,8 @@ def _child(request: dict[str, Any]) -> int:
     os.dup2(os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.dup2(1, 2)
     backend.runtime = lambda: {"device": "cpu", "backend": "none"}  # type: ignore[assignment]
+    backend.accelerated = lambda: False  # type: ignore[assignment]
+    extract.usual_workers = lambda: 2  # as kills are timed for
     extract.load_base = repair.load_base = _StandInBase  # type: ignore[assignment]
     repair.INDEX = Path("index.csv")
 

@@ -420,3 +420,53 @@ def test_changed_archives_cost_the_new_images_only(finished: Workspace, tmp_path
     finished.repro("-f", "-s", "extract", FC7CACHE_SCRATCH=str(tmp_path / "empty"))
     assert summary(finished)["forwarded"] == len(index) - 6
     assert shas(finished.root / "data/features.zarr") == grown
+
+
+MANY = """
+import stages.extract as extract
+from stages.console import run
+
+extract.usual_workers = lambda: 5  # as on a machine with as many cores: processes
+
+if __name__ == "__main__":
+    run(extract.main, "whole shards are kept")
+"""
+
+
+def test_processes_read_what_threads_do_and_time_adds_up(finished: Workspace) -> None:
+    store = finished.root / "data/features.zarr"
+    kept = shas(store)
+    for folder in (store, finished.root / "scratch"):
+        shutil.rmtree(folder)
+    (finished.root / "many.py").write_text(MANY)
+    finished.run("many")
+    assert shas(store) == kept
+    found = json.loads((finished.root / "results/extract.json").read_text())
+    parts = found["time"]
+    beside = {"readers_reading", "readers_decoding", "writer_writing"}
+    assert min(parts[name] for name in beside) > 0
+    whole = sum(spent for name, spent in parts.items() if name not in beside)
+    assert abs(whole - found["seconds"]) < 0.05
+    assert min(parts.values()) >= 0
+
+
+def test_processes_stop_in_one_line_when_told_to(finished: Workspace) -> None:
+    shutil.rmtree(finished.root / "scratch")
+    (finished.root / "many.py").write_text(MANY)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "many"],
+        cwd=finished.root,
+        env=finished.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    while "images to forward" not in (line := process.stdout.readline()):
+        assert line, "it ended"
+    os.killpg(process.pid, signal.SIGINT)  # as ^C in a terminal does: to all of them
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "whole shards are kept" in printed
+    assert "Traceback" not in printed

@@ -1,10 +1,12 @@
 """Tests of planning and filling, against plain dictionaries and loops."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from stores import columns_for, features_for, make_store, start_store
 
-from cache.errors import DamagedError
+from cache.errors import DamagedError, StoreError
 from cache.fill import fill
 from cache.plan import SELF, Source, plan
 from cache.spec import Layout
@@ -188,3 +190,39 @@ def test_damaged_source_is_named_and_earlier_shards_stay(tmp_path: Path) -> None
         fill(store, plans, [source], iter(()))
     assert (caught.value.store, caught.value.shard) == (source, 1)
     assert store.present_shards() == [0]
+
+
+def test_a_shard_begun_on_is_written_whole_whatever_happens_to_the_base(tmp_path: Path) -> None:
+    layout = Layout(8, WIDTHS, "float32", 4, 2)
+    store = start_store(tmp_path / "s.zarr", layout, shards=[])
+    features = features_for(layout)
+
+    def new() -> Iterator[dict[str, Any]]:
+        yield {layer: block[:6] for layer, block in features.items()}
+        raise OSError("the GPU fell off")
+
+    with pytest.raises(OSError, match="fell off"):
+        fill(store, plan(columns_for(8)["sha256"], layout, []), [], new())
+    assert store.present_shards() == [0]
+    np.testing.assert_array_equal(store.shard("fc7", 0), features["fc7"][:4])
+
+
+def test_what_the_writer_refuses_ends_the_filling(tmp_path: Path) -> None:
+    layout = Layout(12, WIDTHS, "float16", 4, 2)
+    store = start_store(tmp_path / "s.zarr", layout, shards=[])
+    features = {layer: np.full((12, width), 1e6) for layer, width in WIDTHS.items()}
+    threads = threading.active_count()
+    with pytest.raises(StoreError, match="hold values that float16 cannot"):
+        fill(store, plan(columns_for(12)["sha256"], layout, []), [], iter([features]))
+    assert store.present_shards() == []
+    assert threading.active_count() == threads
+
+
+def test_a_block_without_a_layer_is_an_error_not_whatever_was_in_memory(tmp_path: Path) -> None:
+    layout = Layout(4, WIDTHS, "float32", 4, 2)
+    store = start_store(tmp_path / "s.zarr", layout, shards=[])
+    features = features_for(layout)
+    del features["fc7"]
+    with pytest.raises(KeyError, match="fc7"):
+        fill(store, plan(columns_for(4)["sha256"], layout, []), [], iter([features]))
+    assert store.present_shards() == []

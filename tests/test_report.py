@@ -24,7 +24,7 @@ from comparisons import (
 
 from pipeline.charts import categories, compared, fitting, linear, sweep_charts
 from pipeline.comparison import Pair
-from pipeline.formats import duration, number, p_value, plain, points, throughput
+from pipeline.formats import duration, number, p_value, plain, points, throughput, time_spent
 from pipeline.report import PICTURES_A_PAGE, WORST_LISTED, WORST_OF_EACH, render
 from pipeline.results import HeadResult, Leak, Mistake, Provenance, Trial, by_layers
 from pipeline.scores import Score, Share, score
@@ -581,6 +581,18 @@ def test_other_formats() -> None:
     assert plain([512, None, 1e-5]) == f"512, {DASH}, 10⁻⁵"
     assert points(-0.0123) == "−1.23"
     assert throughput({"seconds": 61.0, "device": None, "other": 1}) == [("Time", "1 min 01 s")]
+
+
+def test_where_time_went_is_shown_as_far_as_it_is_known() -> None:
+    parts = {"network": 57.0, "readers_reading": 3.0, "of the future": 1.0}
+    assert time_spent({"seconds": 60.0, "time": parts}) == [
+        ("Network", "95.0\u202f%"),
+        ("Reading, beside it", "3.0 s"),
+    ]
+    assert time_spent({"seconds": 60.0}) == time_spent({"seconds": 0.0, "time": parts}) == []
+    html = render(random_comparison(1, 50))
+    assert "Where its time went" in html
+    assert html.index("The base’s pass") < html.index("Where its time went")
 
 
 @pytest.mark.parametrize(("rows", "named"), [(1400, True), (12_630, False)])

@@ -268,6 +268,17 @@ def damage(path: Path, lost: bool = False) -> None:
         path.write_bytes(data)
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_finish_refuses_a_shard_that_is_sound_but_not_the_one_written(
+    tmp_path: Path, layer: str
+) -> None:
+    store = start_store(tmp_path / "s.zarr")
+    swap_shards(store.path, layer)
+    with pytest.raises(DamagedError, match=f"{layer}/c/0/0 is not what was written") as caught:
+        store.finish()
+    assert (caught.value.store, caught.value.shard) == (store, 0)
+
+
 @pytest.mark.parametrize("name", [*LAYERS, *columns_for(1)])
 def test_finish_does_not_bless_what_was_edited_since(copy: Path, name: str) -> None:
     edit(copy / name / "zarr.json", lambda document: document.update(dimension_names=None))

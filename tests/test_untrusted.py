@@ -1,0 +1,113 @@
+"""Attacks that a file from outside may carry; the others stand beside what they attack."""
+
+import io
+import json
+import resource
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.lib import format as npy
+
+from pipeline import archives
+from pipeline.archives import NAMES, Archive
+from pipeline.errors import InputError
+from pipeline.saved import load_head
+from pipeline.signs import index_images
+from pipeline.weights import load_weights
+from stages.demo import draw_archives
+
+
+def test_members_that_point_elsewhere_leave_nothing_there(tmp_path: Path) -> None:
+    drawn = tmp_path / "a/b/drawn"
+    drawn.mkdir(parents=True)
+    draw_archives(drawn, classes=range(3))
+    target = tmp_path / "outside"
+    with zipfile.ZipFile(drawn / NAMES["train"], "a") as archive:
+        up = "GTSRB/Final_Training/Images/../../../../outside"
+        for name in ("../../outside", str(target), up):
+            archive.writestr(name, b"owned")
+        link = zipfile.ZipInfo("GTSRB/Final_Training/Images/00000/00000_00099.ppm")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    before = sorted(tmp_path.rglob("*"))
+    opened = {part: Archive(drawn / name) for part, name in NAMES.items()}
+    index = index_images(opened)
+    assert len(index) > 0
+    assert not index["member"].str.contains("outside|00099").any()
+    assert opened["train"].read(link.filename) == b"/etc/passwd"  # its bytes, never followed
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def bomb(path: Path, claimed: int | None = None) -> None:
+    """An archive with a member of half a GiB of zeros, half a megabyte packed."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x", "w") as file,
+    ):
+        for _ in range(512):
+            file.write(bytes(1 << 20))
+    if claimed is not None:  # in the local header and in the directory
+        data = path.read_bytes().replace(struct.pack("<I", 1 << 29), struct.pack("<I", claimed))
+        path.write_bytes(data)
+
+
+def test_a_bomb_is_refused_unopened(tmp_path: Path) -> None:
+    bomb(tmp_path / "bomb.zip")
+    assert (tmp_path / "bomb.zip").stat().st_size < 1 << 20
+    with pytest.raises(InputError, match=r"x unpacks to 536,870,912 bytes; expected .* at most"):
+        Archive(tmp_path / "bomb.zip").read("x")
+
+
+def test_a_bomb_that_claims_to_be_small_unpacks_to_no_more(tmp_path: Path) -> None:
+    bomb(tmp_path / "bomb.zip", claimed=1000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"x is damaged \(.*; fetch the archive anew"):
+        Archive(tmp_path / "bomb.zip").read("x")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+def test_what_real_images_need_is_far_below_the_limit() -> None:
+    assert archives.MOST_BYTES > 266 * 266 * 3 * 100
+
+
+def absurd() -> bytes:
+    """An array whose header speaks of petabytes, in a few bytes."""
+    file = io.BytesIO()
+    npy.write_array_header_1_0(
+        file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 25, 1 << 25)}
+    )
+    return file.getvalue()
+
+
+def npz(path: Path, *names: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(f"{name}.npy", absurd())
+
+
+def test_weights_of_absurd_shape_are_one_line(tmp_path: Path) -> None:
+    npz(tmp_path / "w.npz", "conv1_W", "conv1_b")
+    with pytest.raises(InputError, match=r"w\.npz: expected a \.npz of plain arrays, got "):
+        load_weights(str(tmp_path / "w.npz"), None, {"conv1_W": (3,), "conv1_b": (3,)})
+
+
+def test_a_head_of_absurd_shape_is_one_line(tmp_path: Path) -> None:
+    document = {
+        "kind": "ridge",
+        "settings": {"scaling": "l2", "components": None, "alpha": 0.1},
+        "temperature": 1.0,
+        "facts": {},
+    }
+    (tmp_path / "head.json").write_text(json.dumps(document))
+    npz(tmp_path / "arrays.npz", "classes", "W0", "b0", "scaling_mean_")
+    with pytest.raises(InputError, match=r"not a saved head: .*; run `dvc repro`"):
+        load_head(tmp_path)
+
+
+def test_the_limit_of_numpy_is_what_refuses_it() -> None:
+    with pytest.raises((MemoryError, ValueError)):
+        np.load(io.BytesIO(absurd()))
