@@ -257,15 +257,16 @@ class OnnxRuntime(Batches):
 
 
 class OpenVino(Batches):
-    """A compiled model for the CPU, told to give one request all cores and to keep float32."""
+    """A compiled model for the CPU, told to give one request all cores."""
 
     name = "OpenVINO"
+    precision = "f32"
 
     def __init__(self, weights: Weights) -> None:
         """Compile it."""
         import openvino
 
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
         core = openvino.Core()
         self.model = core.compile_model(core.read_model(onnx_model(weights)), "CPU", hints)
 
@@ -274,4 +275,13 @@ class OpenVino(Batches):
         return np.array(self.model(images)[0])
 
 
-CONTESTANTS = {c.name: c for c in (KerasPredict, Lab, Torch, OnnxRuntime, OpenVino)}
+class OpenVinoBfloat16(OpenVino):
+    """The same in half precision."""
+
+    name = "OpenVINO, bfloat16"
+    precision = "bf16"
+
+
+CONTESTANTS = {
+    c.name: c for c in (KerasPredict, Lab, Torch, OnnxRuntime, OpenVino, OpenVinoBfloat16)
+}
