@@ -1,10 +1,10 @@
 """The same network, fc7 of bvlc AlexNet, as a user of each tool would run it without fc7cache.
 
 Each class is built on the same weights; threads and layout are what the tool chooses by itself.
-Mean and order of channels are part of each graph.
-N images, H W pixels, C channels.
+Mean and order of channels are part of each graph. N images, H W pixels, C channels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -28,7 +28,7 @@ def batched(images: Iterable[Pixels], rows: int) -> Iterator[list[Pixels]]:
         yield batch
 
 
-class Batches:
+class Batches(ABC):
     """Runs `batch` over all images."""
 
     name: str
@@ -38,15 +38,16 @@ class Batches:
         """Images (227, 227, 3) uint8 to (n, 4096)."""
         return np.concatenate([self.batch(np.stack(b)) for b in batched(images, self.batch_rows)])
 
+    @abstractmethod
     def batch(self, images: Pixels) -> Floats:
         """One batch."""
-        raise NotImplementedError
 
 
-class KerasPredict(Batches):
+class KerasPredict:
     """A model of Keras's own layers, grouped convolutions among them, and `model.predict`."""
 
     name = "Keras predict"
+    batch_rows = Batches.batch_rows
 
     def __init__(self, weights: Weights) -> None:
         """Build the model."""

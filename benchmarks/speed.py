@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.contestants import CONTESTANTS, Batches
+from benchmarks.contestants import CONTESTANTS, Batches, KerasPredict
 from benchmarks.made import ROOT, make_archives, write_params
 from pipeline import alexnet, backend
 from pipeline.archives import Archive, archive_path
@@ -107,7 +107,7 @@ def loaded() -> Iterator[Pixels]:
         yield resized(cropped(image, (0, 0, image.width - 1, image.height - 1)), 227)
 
 
-def saved_loop(contestant: Batches) -> tuple[float, None]:
+def saved_loop(contestant: Batches | KerasPredict) -> tuple[float, None]:
     """Seconds of reading, computing and saving."""
     start = time.perf_counter()
     np.save("features.npy", contestant.features(loaded()))

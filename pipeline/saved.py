@@ -1,8 +1,6 @@
 """Trained heads on disk: JSON and plain arrays, nothing that executes."""
 
 import json
-import zipfile
-import zlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from pipeline.errors import InputError
+from pipeline.errors import UNREADABLE_NPZ, InputError
 from pipeline.head import Head
 from pipeline.heads import KINDS
 
@@ -67,16 +65,7 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
         raise InputError(
             f"{folder}: no trained head ({error.filename} is missing); run `dvc repro`"
         ) from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (KeyError, *UNREADABLE_NPZ) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{folder}: not a saved head: {reason}; run `dvc repro`") from error
     return head, facts

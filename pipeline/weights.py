@@ -3,7 +3,6 @@
 import hashlib
 import pickle
 import sys
-import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import requests
 from numpy.typing import NDArray
 
 from pipeline.archives import local_path
-from pipeline.errors import InputError
+from pipeline.errors import UNREADABLE_NPZ, InputError
 
 Arrays = dict[str, NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -145,15 +144,7 @@ def _read_npz(path: Path, shapes: Shapes) -> dict[str, Any]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             # Present but unwanted arrays (fc8, 16 MB) stay unread; their names serve the message.
             return {name: arrays[name] if name in shapes else None for name in arrays.files}
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        EOFError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except UNREADABLE_NPZ as error:
         raise InputError(f"{path}: expected a .npz of plain arrays, got {error}") from error
 
 

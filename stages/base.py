@@ -99,7 +99,7 @@ class FrozenBase:
         """Push images through the base, each view once; see `pipeline.features.forward`.
 
         Args:
-            images: Of each its views, as `seen` gives them.
+            images: Of each its views, as `Eye.seen` gives them.
 
         Yields:
             Per batch, array of the store to (n, D) float32.
