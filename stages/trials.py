@@ -9,6 +9,8 @@ import inspect
 import json
 import os
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -20,7 +22,6 @@ import numpy as np
 
 import pipeline
 from cache.store import FeatureStore
-from pipeline.errors import UNREADABLE_NPZ
 from pipeline.head import Head, Labels, Watch
 from pipeline.selection import Data, Outcome, RunTrial, trial
 from stages.files import whole_file
@@ -30,7 +31,7 @@ from stages.places import scratch_root
 # what a trial is known by.
 _CODE = ("head.py", "scaling.py", "selection.py")
 _LIBRARIES = ("keras", "numpy", "scikit-learn", "scipy", "tensorflow")
-_UNREADABLE = (KeyError, *UNREADABLE_NPZ)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def identity_of(store: FeatureStore, layers: Sequence[str], kind: type[Head]) -> str:
