@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy as np
 
+from cache.remote import filesystem_of
 from cache.store import FeatureStore
 
 BINS = 20
@@ -35,7 +35,7 @@ class LayerStatistics:
 
 def stored_nbytes(store: FeatureStore) -> dict[str, int]:
     """Bytes on disk by array."""
-    filesystem, root = fsspec.core.url_to_fs(store.address)
+    filesystem, root = filesystem_of(store.address)
     sizes: dict[str, int] = {}
     for path, info in filesystem.find(root, detail=True).items():
         name = path[len(root) :].lstrip("/").partition("/")[0]

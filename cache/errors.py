@@ -8,7 +8,7 @@ class StoreError(RuntimeError):
 class DamagedError(StoreError):
     """Bytes of the store are lost or altered."""
 
-    def __init__(self, message: str, store: object = None, shard: int = -1) -> None:
+    def __init__(self, message: str, address: str = "", shard: int = -1) -> None:
         """Remember which store is damaged, and which of its shards; -1 where it is none."""
         super().__init__(message)
-        self.store, self.shard = store, shard
+        self.address, self.shard = address, shard

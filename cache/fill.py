@@ -15,7 +15,7 @@ Blocks = Iterator[Mapping[str, Block]]
 
 def fill(
     store: StoreWriter, plans: Sequence[ShardPlan], sources: Sequence[FeatureStore], new: Blocks
-) -> None:
+) -> dict[str, str]:
     """Write the planned shards, in order.
 
     A shard is compressed and written while the next one is computed; so two are in memory.
@@ -27,20 +27,23 @@ def fill(
         new: Features of all rows to forward, in the plans' order, in blocks of any size: layer to
             (n, D). Blocks may straddle shards.
 
+    Returns:
+        The files written, and the sha256 of each; see `StoreWriter.write`.
+
     Raises:
         DamagedError: A row to be copied does not read back, nor one just written.
         StoreError: A shard cannot be written.
     """
-    rows_of = _Rows(new)
+    rows_of, written = _Rows(new), dict[str, str]()
     with ThreadPoolExecutor(1) as writer:  # leaving it waits: a shard begun on is written whole
-        writing: Future[None] | None = None
+        writing: Future[dict[str, str]] | None = None
         for todo in plans:
             lo, hi = store.layout.bounds(todo.shard)
             layers = store.layout.layers
             shard = {layer: np.empty((hi - lo, layers[layer]), np.float32) for layer in layers}
             rows_of.into(shard, todo.forward - lo)
             if writing is not None:
-                writing.result()  # rows may have to be copied from what it wrote
+                written |= writing.result()  # rows may have to be copied from what it wrote
             for layer, block in shard.items():
                 for copy in todo.copies:
                     rows, at = copy.rows - lo, copy.source_rows
@@ -52,7 +55,8 @@ def fill(
                     block[rows[~here]] = store.features(layer, at[~here])
             writing = writer.submit(store.write, todo.shard, shard)
         if writing is not None:
-            writing.result()
+            written |= writing.result()
+    return written
 
 
 class _Rows:

@@ -83,3 +83,29 @@ def plan(
             )
         )
     return plans
+
+
+def rounds(plans: Sequence[ShardPlan], layout: Layout) -> list[list[ShardPlan]]:
+    """Plans that can be carried out at the same time, round after round, in any order within one.
+
+    A shard comes after those of the plan that it copies rows from.
+
+    Args:
+        plans: What `plan` made.
+        layout: Of the store being filled.
+    """
+    round_of: dict[int, int] = {}
+    found: list[list[ShardPlan]] = []
+    for todo in plans:  # in the order of shards: what one copies from comes before it
+        needed = {
+            shard
+            for copy in todo.copies
+            if copy.source == SELF
+            for shard in (copy.source_rows // layout.shard_rows).tolist()
+        }
+        number = max((round_of[shard] + 1 for shard in needed if shard in round_of), default=0)
+        round_of[todo.shard] = number
+        if number == len(found):
+            found.append([])
+        found[number].append(todo)
+    return found

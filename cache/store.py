@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from cache.errors import DamagedError, StoreError
+from cache.pointer import followed
+from cache.remote import filesystem_of, is_local
 from cache.spec import (
     ATTRIBUTE,
     FORMAT,
@@ -37,20 +38,21 @@ class FeatureStore:
     """A store opened for reading.
 
     Attributes:
-        address: Where it is: a local path or an fsspec address.
+        address: Where it is: a local path or an fsspec address; of a pointer, what it names.
         layout: Rows, layers, shards.
         made_by: The readable parts of what made the features.
         fingerprint: sha256 over those parts.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str | Path) -> None:
         """Open without asking whether the store is finished; users call `open_store`.
 
         Raises:
             StoreError: Nothing there, not one of our stores, or of a newer format.
             DamagedError: Attributes or metadata that do not fit together.
         """
-        self.address = str(address)
+        self.address, digest = followed(str(address))
+        self._local = is_local(self.address)
         self._checked: set[str] = set()  # files whose sha256 was found to be the noted one
         try:
             self.group = zarr.open_group(self.address, mode="r", zarr_format=3)
@@ -58,6 +60,8 @@ class FeatureStore:
             if not isinstance(attrs, dict):
                 raise TypeError(f"{ATTRIBUTE} is no mapping")
         except (FileNotFoundError, *_UNREADABLE) as error:
+            if not isinstance(fault := self.fault(error, ""), DamagedError):
+                raise fault from error
             raise StoreError(
                 f"{self.address}: expected a feature store, found none ({error}); "
                 "make it with `dvc repro extract`, or fetch it with `dvc pull`"
@@ -66,6 +70,10 @@ class FeatureStore:
             raise StoreError(
                 f"{self.address}: store format {attrs.get('format')}; this version reads format "
                 f"{FORMAT}; install the version of fc7cache that made the store"
+            )
+        if digest not in (None, attrs.get("digest")):
+            raise DamagedError(
+                f"{self.address}: not the store that {address} names; run `dvc repro extract`"
             )
         self.attrs = attrs
         try:
@@ -95,14 +103,17 @@ class FeatureStore:
         try:
             digest = metadata_digest_of(self.address, self.attrs)
         except (OSError, ValueError) as error:
-            return f"a zarr.json is lost or damaged ({error})"
+            fault = self.fault(error, f"a zarr.json is lost or damaged ({error})")
+            if not isinstance(fault, DamagedError):
+                raise fault from error
+            return str(fault)
         if self.attrs["digest"] != digest:
             return "metadata does not match its digest: an attribute or a zarr.json was edited"
         return None
 
     def present_shards(self) -> list[int]:
         """Shards whose file is there, and not empty, in every layer."""
-        filesystem, root = fsspec.core.url_to_fs(self.address)
+        filesystem, root = filesystem_of(self.address)
         files = filesystem.find(root, detail=True)
         sizes = {path[len(root) :].lstrip("/"): info["size"] for path, info in files.items()}
         return [
@@ -123,12 +134,11 @@ class FeatureStore:
             if array.nchunks_initialized < array.nchunks:  # it would read as zeros
                 raise ValueError("its file is lost")
             values = np.asarray(array[:])
-        except DamagedError:
+        except StoreError:
             raise
         except _UNREADABLE as error:
-            raise DamagedError(
-                f"{self.address}: column {name} is damaged: {error}", self
-            ) from error
+            message = f"{self.address}: column {name} is damaged: {error}"
+            raise self.fault(error, message) from error
         if values.dtype.kind != "T":
             return values
         return values.astype(f"U{max(1, int(np.strings.str_len(values).max()))}")
@@ -151,7 +161,7 @@ class FeatureStore:
 
     def sha256(self, key: str) -> str:
         """sha256 of a file's bytes."""
-        filesystem, root = fsspec.core.url_to_fs(self.address)
+        filesystem, root = filesystem_of(self.address)
         return hashlib.sha256(filesystem.cat_file(f"{root}/{key}")).hexdigest()
 
     def features(self, layer: str, rows: NDArray[np.int64] | None = None) -> Block:
@@ -192,15 +202,33 @@ class FeatureStore:
             return
         try:
             same = noted[key] == self.sha256(key)
-        except OSError:
-            return  # lost, which reading it tells
+        except FileNotFoundError:
+            return  # which reading it tells
+        except OSError as error:
+            raise self.fault(error, f"{self.address}: {key}: {error}", shard) from error
         if not same:
             raise DamagedError(
                 f"{self.address}: {key} is damaged (not what was written); run `fc7cache repair`",
-                self,
+                self.address,
                 shard,
             )
         self._checked.add(key)
+
+    def fault(self, error: Exception, message: str, shard: int = -1) -> StoreError:
+        """What an error on reading means: damage, or a store out of reach, where nothing is lost.
+
+        Args:
+            error: What was raised.
+            message: What to say of damage.
+            shard: Which one; -1 for none.
+        """
+        lost = isinstance(error, FileNotFoundError)
+        if self._local or lost or not isinstance(error, OSError):
+            return DamagedError(message, self.address, shard)
+        return StoreError(
+            f"{self.address}: cannot be read now ({error}); nothing is lost: check the network and "
+            "the credentials, and run again"
+        )
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self.group[name]
@@ -215,12 +243,11 @@ class FeatureStore:
         try:
             block = np.asarray(self._array(layer)[lo:hi])
         except _UNREADABLE as error:
-            raise DamagedError(
-                f"{where} is damaged ({error}); run `fc7cache repair`", self, shard
-            ) from error
+            message = f"{where} is damaged ({error}); run `fc7cache repair`"
+            raise self.fault(error, message, shard) from error
         # A chunk that is not there reads as the fill value, NaN.
         if block.shape != (hi - lo, self.layout.layers[layer]) or not np.isfinite(block).all():
-            raise DamagedError(f"{where} lacks rows; run `fc7cache repair`", self, shard)
+            raise DamagedError(f"{where} lacks rows; run `fc7cache repair`", self.address, shard)
         return block
 
 
@@ -242,7 +269,7 @@ def open_store(address: str | Path, made_by: Mapping[str, Any] | None = None) ->
         raise DamagedError(
             f"{address}: {len(missing)} of {len(store.layout.shards)} shards are lost, the first "
             f"is {missing[0]}; run `fc7cache repair`",
-            store,
+            store.address,
             missing[0],
         )
     if made_by is not None:
@@ -262,7 +289,7 @@ def metadata_digest_of(address: str, attrs: Mapping[str, Any]) -> str:
         OSError: A metadata document is lost.
         ValueError: A metadata document is not JSON.
     """
-    filesystem, root = fsspec.core.url_to_fs(address)
+    filesystem, root = filesystem_of(address)
     names = [*attrs["layers"], *attrs["columns"]]
     files = {name: f"{root}/{name}/zarr.json" for name in names}
     documents = {name: json.loads(filesystem.cat_file(file)) for name, file in files.items()}

@@ -1,18 +1,14 @@
 """The three official GTSRB archives: found or fetched, checked, and read without unpacking."""
 
 import lzma
-import re
-import sys
 import zipfile
 import zlib
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import pooch
-import requests
 
 from pipeline.errors import InputError
+from pipeline.fetch import fetch, local_path
 
 NAMES = {
     "train": "GTSRB_Final_Training_Images.zip",
@@ -21,14 +17,6 @@ NAMES = {
 }
 MOST_BYTES = 1 << 28  # of a member: a photo as large as Pillow takes it for one
 DOWNLOADS = Path("data/archives")  # not a DVC output: DVC would delete it before each run
-
-
-def local_path(location: str) -> Path | None:
-    """The path that a path or a file:// address names; None for an address elsewhere."""
-    if re.match(r"[a-z][a-z0-9+.-]+://", location, re.IGNORECASE) is None:
-        return Path(location)
-    parts = urlsplit(location)
-    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
 def archive_path(source: str, part: str) -> Path:
@@ -43,9 +31,6 @@ def archive_path(source: str, part: str) -> Path:
 
 def fetch_archive(source: str, part: str, md5: str) -> Path:
     """Make sure that an archive is there and right; download it only if it is not.
-
-    A download goes to a temporary name and is renamed once its checksum is right, so one that
-    was interrupted is never taken for whole.
 
     Raises:
         InputError: Missing locally, another checksum, or no answer from the address.
@@ -65,22 +50,8 @@ def fetch_archive(source: str, part: str, md5: str) -> Path:
             )
         return path
     address = f"{source.rstrip('/')}/{NAMES[part]}"
-    try:
-        pooch.retrieve(
-            address,
-            known_hash=f"md5:{md5}",
-            fname=NAMES[part],
-            path=DOWNLOADS,
-            downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60),
-        )
-    except (requests.RequestException, OSError, ValueError) as error:
-        reason = re.sub(r"\s+", " ", str(error))[:300]
-        raise InputError(
-            f"cannot fetch {address} (expected md5 {md5}): {reason}. Put the file at {path} "
-            "yourself and run again, or set prepare.source to a directory that has it. "
-            "To try without the data: make demo"
-        ) from error
-    return path
+    advice = "set prepare.source to a directory that has it. To try without the data: make demo"
+    return fetch(address, f"md5:{md5}", DOWNLOADS, advice)
 
 
 class Archive:

@@ -90,7 +90,7 @@ def throughput(found: dict[str, object]) -> list[tuple[str, str]]:
 
 def time_spent(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Terms and descriptions of what the base's pass spent its time on, if that is known."""
-    parts, seconds = found.get("time") or {}, found.get("seconds") or 0
+    parts = found.get("time") or {}
     terms = {
         "starting": "Starting",
         "network": "Network",
@@ -103,6 +103,7 @@ def time_spent(found: dict[str, Any]) -> list[tuple[str, str]]:
         "readers_decoding": "Decoding, beside it",
         "writer_writing": "Writing, beside it",
     }
+    seconds = sum(parts[key] for key in terms if key in parts)
     if not seconds:
         return []
     return [

@@ -9,7 +9,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cached_property
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 
 import joblib
 import pandas as pd
@@ -90,7 +90,8 @@ def workers(reader: Reader, count: int) -> tuple[Executor, Read]:
         reader: What to read with.
         count: How many.
     """
-    if count <= _MOST_THREADS:
+    # A worker of a cluster runs tasks beside its main thread, where processes cannot be started.
+    if count <= _MOST_THREADS or current_thread() is not main_thread():
         reader.open()
         return ThreadPoolExecutor(count), reader
     spawned = get_context("spawn")  # what a GPU's library has running does not survive a fork

@@ -4,7 +4,7 @@ N rows of the training set, M of them held out in a fold, C classes of the whole
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,19 +83,29 @@ class Outcome:
     seconds: float
 
 
-# heads, train, val, data, watch -> an outcome for each head
-RunTrial = Callable[[Sequence[Head], Labels, Labels, Data, Watch], list[Outcome]]
+@dataclass(frozen=True)
+class Job:
+    """Candidates that one fit can serve, on one fold; see `trial`."""
+
+    heads: Sequence[Head]
+    train: Labels
+    val: Labels
 
 
-def trial(
-    heads: Sequence[Head], train: Labels, val: Labels, data: Data, watch: Watch
-) -> list[Outcome]:
+# jobs, data, watch -> for each job, in their order, an outcome for each of its heads
+RunTrials = Callable[[Sequence[Job], Data, Watch], Iterator[list[Outcome]]]
+
+
+def in_turn(jobs: Sequence[Job], data: Data, watch: Watch) -> Iterator[list[Outcome]]:
+    """Run trials one after the other, each when its outcomes are asked for."""
+    return (trial(job, data, watch) for job in jobs)
+
+
+def trial(job: Job, data: Data, watch: Watch) -> list[Outcome]:
     """Train heads that differ in their ``path`` alone on one part of the rows; score on another.
 
     Args:
-        heads: Candidates; left as they are.
-        train: Rows to train on.
-        val: Rows to score on.
+        job: Heads, left as they are; rows to train on, and rows to score on.
         data: Features and labels of all rows.
         watch: Told how far it is.
 
@@ -103,14 +113,14 @@ def trial(
         One outcome a head, in their order.
     """
     start = time.perf_counter()
-    fresh = [head.copy() for head in heads]
+    fresh, train, val = [head.copy() for head in job.heads], job.train, job.val
     scaling, x, views = data.scaled(fresh[0], train, val)
     truth = data.label[val]
     measured = {}
     for head in Head.fit_path(fresh, scaling, x, data.label[train], (views[0], truth), watch):
         found = mean_scores(head.scaled_scores(view) for view in views)
         measured[id(head)] = all_classes(head, found, data.n_classes), head.history_
-    seconds = (time.perf_counter() - start) / len(heads)
+    seconds = (time.perf_counter() - start) / len(fresh)
     outcomes = []
     for head in fresh:
         scores, history = measured[id(head)]
@@ -169,7 +179,7 @@ def select(
     candidates: Sequence[Head],
     folds: Sequence[Fold],
     data: Data,
-    run: RunTrial = trial,
+    run: RunTrials = in_turn,
     told: Callable[[int, Outcome], Any] = lambda place, outcome: None,
     watch: Watch = lambda text: None,
 ) -> Selection:
@@ -179,17 +189,17 @@ def select(
         candidates: At least one; of one kind.
         folds: Training and held-out rows.
         data: Features and labels.
-        run: `trial`, or something that remembers what it gave.
+        run: `in_turn`, or something that remembers what it gave, or has others do it.
         told: Called with a candidate's place and each outcome.
         watch: Told how far a long fit is.
     """
     outcomes: list[list[Outcome]] = [[] for _ in candidates]
-    for train, val in folds:
-        for places in alike(candidates):
-            found = run([candidates[k] for k in places], train, val, data, watch)
-            for place, outcome in zip(places, found, strict=True):
-                outcomes[place].append(outcome)
-                told(place, outcome)
+    groups = alike(candidates)
+    jobs = [Job([candidates[k] for k in places], *fold) for fold in folds for places in groups]
+    for places, found in zip(groups * len(folds), run(jobs, data, watch), strict=True):
+        for place, outcome in zip(places, found, strict=True):
+            outcomes[place].append(outcome)
+            told(place, outcome)
     means = [np.mean([outcome.accuracy for outcome in mine]) for mine in outcomes]
     chosen = int(np.argmax(means))
     rows = np.concatenate([val for _, val in folds])

@@ -2,7 +2,6 @@
 
 import hashlib
 import pickle
-import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pooch
-import requests
 from numpy.typing import NDArray
 
-from pipeline.archives import local_path
 from pipeline.errors import UNREADABLE_NPZ, InputError
+from pipeline.fetch import fetch, local_path
 
 Arrays = dict[str, NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -99,23 +97,8 @@ def _fetch(location: str, sha256: str | None) -> Path:
         return path
     if sha256 is None:
         raise InputError(f"{location}: a download is not taken unchecked; set base.sha256")
-    name = location.rpartition("/")[2]
-    try:
-        pooch.retrieve(
-            location,
-            known_hash=f"sha256:{sha256}",
-            fname=name,
-            path=DOWNLOADS,
-            downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60),
-        )
-    except (requests.RequestException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"cannot fetch {location} (expected sha256 {sha256}): {reason}. Put the file at "
-            f"{DOWNLOADS / name} yourself and run again, or name it in base.weights. "
-            "To try without the weights: make demo"
-        ) from error
-    return DOWNLOADS / name
+    advice = "name it in base.weights. To try without the weights: make demo"
+    return fetch(location, f"sha256:{sha256}", DOWNLOADS, advice)
 
 
 def _checked(

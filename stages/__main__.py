@@ -15,8 +15,8 @@ from cache.export import export as export_layer
 from cache.spec import Columns
 from cache.store import FeatureStore, open_store
 from cache.verify import verify as findings_of
-from pipeline.archives import local_path
 from pipeline.errors import InputError
+from pipeline.fetch import local_path
 from pipeline.index import index_blocks
 from pipeline.scaling import Kind
 from stages import predict as images
@@ -202,10 +202,10 @@ def repair(store: Store = str(STORE)) -> None:
         return
     for finding in found:
         print(f"found: {finding.problem}")
-    if (path := local_path(store)) is not None:
+    if (path := local_path(opened.address)) is not None:
         summary = repair_store(opened, load_params(), found, path)
     else:
-        summary = repair_remote(opened, load_params(), found, store)
+        summary = repair_remote(opened, load_params(), found)
     print(f"{store}: repaired; {summary['forwarded']} images computed again")
 
 

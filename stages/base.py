@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class FrozenBase:
 
     params: Params
     weights: dict[str, NDArray[np.float32]]
+    _archives: dict[str, Path] = field(default_factory=dict, repr=False)  # those checked
 
     @cached_property
     def model(self) -> Any:
@@ -89,11 +90,10 @@ class FrozenBase:
             InputError: An archive is missing, or another one.
         """
         settings = self.params.prepare
-        archives = {
-            split: fetch_archive(settings.source, split, getattr(settings.md5, split))
-            for split in sorted(set(index["split"]))
-        }
-        return Reader(index, archives, replace(self.eye, enlarges=backend.accelerated()))
+        for split in sorted(set(index["split"]) - self._archives.keys()):
+            md5 = getattr(settings.md5, split)
+            self._archives[split] = fetch_archive(settings.source, split, md5)
+        return Reader(index, self._archives, replace(self.eye, enlarges=backend.accelerated()))
 
     def forward(self, images: Iterable[Sequence[Pixels]]) -> Iterator[Features]:
         """Push images through the base, each view once; see `pipeline.features.forward`.

@@ -1,30 +1,25 @@
 """``extract``: the frozen base over every image, each view of it once, into the store."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from cache.describe import stored_nbytes
 from cache.errors import DamagedError
-from cache.fill import fill
-from cache.plan import Source, plan
+from cache.plan import ShardPlan, Source, plan, rounds
+from cache.publish import publish, publish_at
 from cache.spec import Columns, Layout, content_digest
 from cache.store import FeatureStore
-from cache.writer import create_store, discard, publish
+from cache.writer import create_store, discard
 from pipeline import backend
-from pipeline.ahead import loaded_ahead
 from pipeline.errors import InputError
-from pipeline.eye import Pixels
-from pipeline.features import Features
+from pipeline.fetch import anywhere
 from pipeline.index import read_index
-from pipeline.reading import usual_workers, workers
-from stages.base import FrozenBase, input_keys, load_base
+from stages.base import FrozenBase, input_keys
 from stages.clock import Clock
 from stages.console import bar, run, say
 from stages.files import write_json
@@ -38,8 +33,8 @@ from stages.scratch import (
     source_of,
     unlike_store,
 )
-
-_GROUP = 16  # images read at a time: handing one over takes as long as reading it
+from stages.shards import Filled, Job, base_of, fill_shards
+from stages.workers import each, elsewhere
 
 
 def columns_of(index: pd.DataFrame, crop: str) -> Columns:
@@ -84,12 +79,12 @@ def extract(
     Returns:
         The summary that `main` writes.
     """
-    base = load_base(params)
-    made_by, runtime = base.made_by(), backend.runtime()
+    base = base_of(params)
+    made_by, runtime = base.made_by(), _runtime()
     columns = columns_of(index, params.base.crop)
     layout = layout_of(params, base, len(index))
     folder = scratch_folder(made_by, runtime)
-    path = folder / f"{content_digest(layout, columns)[:16]}.zarr"
+    path = str(folder / f"{content_digest(layout, columns)[:16]}.zarr")
     distinct = len(np.unique(columns[KEYS], axis=0))
     say(f"extract: {_described(base)}, on {runtime['device']} ({runtime['backend']})")
     if unlike := unlike_store(folder, made_by):
@@ -106,23 +101,26 @@ def extract(
                 known = [(s, source_of(s)) for s in reusable_stores(folder, store)]
                 sources, offered = zip(*known, *extra, strict=True) if known or extra else ((), ())
                 plans = plan(columns[KEYS], layout, store.present_shards(), offered)
-                rows = np.concatenate([np.empty(0, np.int64), *(todo.forward for todo in plans)])
-                passes.append(len(rows))
-                say(f"extract: {len(rows)} of {len(index)} images to forward, the rest is known")
-                # Closed at once if it fails: the readers must not outlive it.
-                with clock("fill"), closing(_forwarded(base, index, rows, clock)) as new:
-                    fill(store, plans, sources, new)
-                clock.add({"writing": store.write_seconds})
-                store.finish()
+                passes.append(sum(len(todo.forward) for todo in plans))
+                say(f"extract: {passes[-1]} of {len(index)} images to forward, the rest is known")
+                addresses = tuple(anywhere(source.address) for source in sources)
+                job = Job(_anywhere(params), made_by, runtime, anywhere(path), addresses)
+                written: dict[str, str] = {}
+                with bar(total=passes[-1], desc="extract", unit=" images") as progress:
+                    for done in _carried_out(job, index, plans, layout, progress.update):
+                        written |= done.written
+                        clock.add(done.seconds)
+                store.finish(written)
                 break
             except DamagedError as error:
                 # What lies in scratch can be computed again, and is; nothing else is touched.
-                if not isinstance(error.store, FeatureStore) or error.store in dict(extra):
+                ours = {anywhere(source.address) for source, _ in extra}
+                if not error.address or anywhere(error.address) in ours:
                     raise
                 what = "the whole store" if error.shard < 0 else f"shard {error.shard}"
-                say(f"extract: {error.store.address}: dropped {what}, which is damaged")
-                discard(error.store, error.shard)
-        publish(store, target)
+                say(f"extract: {error.address}: dropped {what}, which is damaged")
+                discard(error.address, error.shard)
+        address = _publish(store, params.store.address, target)
     seconds = time.perf_counter() - start
     return {
         "rows": len(index),
@@ -132,47 +130,65 @@ def extract(
         "seconds": round(seconds, 2),
         "images_per_second": round(sum(passes) / seconds, 1),
         "time": _time(clock, seconds),
-        "bytes": sum(file.stat().st_size for file in target.rglob("*") if file.is_file()),
+        "bytes": sum(stored_nbytes(store).values()),
         "device": runtime["device"],
         "backend": runtime["backend"],
         "fingerprint": store.fingerprint,
         "layers": dict(layout.layers),
         "made_by": made_by,
+        "address": address,
     }
 
 
-def _forwarded(
-    base: FrozenBase, index: pd.DataFrame, rows: NDArray[np.int64], clock: Clock
-) -> Generator[Features]:
-    # Not before a first row is wanted; readers start while the network is compiled.
-    count = usual_workers()
-    with clock("readers"):
-        pool, read = workers(base.reader(index), count)
-    with clock("starting"):
-        base.network.warm_up()
-    groups = [rows[k : k + _GROUP].tolist() for k in range(0, len(rows), _GROUP)]
-    ahead = 2 * max(base.network.batch_rows // _GROUP, count)
-    loaded = loaded_ahead(read, groups, pool, ahead)
+def _runtime() -> dict[str, str]:
+    if not elsewhere():
+        return backend.runtime()
+    return next(each(backend.runtime, [()], ordered=True))
 
-    def images() -> Iterator[list[Pixels]]:
-        try:
-            for group, seconds in clock.waiting("images", loaded):
-                clock.add(seconds)
-                yield from group
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a process that reads images was killed (is there too little memory?); run again"
-            ) from error
 
-    blocks = base.forward(images())
-    with bar(total=len(rows), desc="extract", unit=" images") as progress:
-        for block in clock.waiting("blocks", blocks):
-            progress.update(len(next(iter(block.values()))))
-            yield block
+def _carried_out(
+    job: Job,
+    index: pd.DataFrame,
+    plans: Sequence[ShardPlan],
+    layout: Layout,
+    forwarded: Callable[[int], Any],
+) -> Iterator[Filled]:
+    def images(part: Sequence[ShardPlan]) -> pd.DataFrame:
+        rows = [np.empty(0, np.int64), *(todo.forward for todo in part)]
+        return index.iloc[np.concatenate(rows)]
+
+    if not elsewhere():
+        # In one go: the network need not wait between shards.
+        yield fill_shards(job, images(plans), plans, forwarded)
+        return
+    for part in rounds(plans, layout):
+        tasks = ((job, images([todo]), [todo]) for todo in part)
+        for done in each(fill_shards, tasks, ordered=False):
+            forwarded(done.forwarded)
+            yield done
+
+
+def _anywhere(params: Params) -> Params:
+    """With addresses that mean the same to a worker in another folder."""
+    prepare = params.prepare.model_copy(update={"source": anywhere(params.prepare.source)})
+    weights = params.base.weights
+    located = weights if weights == "seeded" else anywhere(weights)
+    base = params.base.model_copy(update={"weights": located})
+    return params.model_copy(update={"prepare": prepare, "base": base})
+
+
+def _publish(store: FeatureStore, address: str | None, target: Path) -> str:
+    if address is None:
+        publish(store, target)
+        return str(target)
+    # Named by what it is: never in the place of one that others rely on.
+    where = f"{address.rstrip('/')}/{store.fingerprint[:16]}-{store.attrs['digest'][:16]}.zarr"
+    publish_at(store, where, target)
+    return where
 
 
 def _time(clock: Clock, seconds: float) -> dict[str, float]:
-    """Seconds by what they went to.
+    """Seconds by what they went to, added up over workers where there are several.
 
     Those up to the rest make up the whole; what reading and writing took beside them, in threads
     or processes of their own, comes behind.
@@ -184,7 +200,7 @@ def _time(clock: Clock, seconds: float) -> dict[str, float]:
         "network": blocks - images,
         "waiting_for_images": images,
         "copying_and_waiting_for_store": fill - blocks - starting - readers,
-        "rest": seconds - fill + readers,
+        "rest": max(0.0, seconds - fill) + readers,
         "readers_reading": clock.seconds["reading"],
         "readers_decoding": clock.seconds["decoding"],
         "writer_writing": clock.seconds["writing"],
@@ -208,7 +224,7 @@ def main() -> None:
     say(
         "extract: forwarded: {forwarded}, reused: {reused}, duplicates: {duplicates}, "
         "{images_per_second} images/s".format(**summary)
-        + f" -> {STORE} ({summary['bytes'] / 1e6:.0f} MB)"
+        + f" -> {summary['address']} ({summary['bytes'] / 1e6:.0f} MB)"
     )
 
 

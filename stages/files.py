@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from upath import UPath
 
 from pipeline.errors import InputError
 
@@ -23,6 +24,15 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_bytes(path: UPath, data: bytes) -> None:
+    """Write a file of this machine or of an object store."""
+    if path.protocol in ("", "file"):
+        with whole_file(Path(path.path)) as part:
+            part.write_bytes(data)
+    else:
+        path.fs.pipe_file(path.path, data)  # in one request: there whole, or not at all
 
 
 def read_json(path: Path) -> Any:

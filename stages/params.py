@@ -60,6 +60,7 @@ class Base(_Section):
 class Store(_Section):
     """How the features lie on disk."""
 
+    address: str | None
     dtype: Literal["float32", "float16"]
     shard_rows: Annotated[int, Field(gt=0)]
     chunk_rows: Annotated[int, Field(gt=0)]

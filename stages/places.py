@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from upath import UPath
+
 INDEX = Path("data/index.csv")
 THUMBNAILS = Path("data/thumbnails.zip")
 STORE = Path("data/features.zarr")
@@ -17,9 +19,9 @@ AUDIT = RESULTS / "audit.json"
 EXTRACTED = RESULTS / "extract.json"
 
 
-def scratch_root() -> Path:
-    """FC7CACHE_SCRATCH, or ``scratch`` in the project.
+def scratch_root() -> UPath:
+    """FC7CACHE_SCRATCH, a path or an fsspec address, or ``scratch`` in the project.
 
     Outside the project it survives ``dvc exp run --temp`` and serves several clones.
     """
-    return Path(os.environ.get("FC7CACHE_SCRATCH", "scratch"))
+    return UPath(os.environ.get("FC7CACHE_SCRATCH", "scratch"))

@@ -4,13 +4,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.diff import relative_errors
 from cache.errors import DamagedError, StoreError
 from cache.plan import Source
+from cache.remote import filesystem_of
 from cache.store import FeatureStore
 from cache.verify import Finding, damaged_shards
 from pipeline.index import read_index
@@ -106,18 +106,17 @@ def repair(
                 "`dvc pull`, or make another with `dvc repro -f extract`"
             )
         extra = [(store, Source(store.column(KEYS), rows))]
-    return extract(params, index, target, extra)
+    here = params.model_copy(update={"store": params.store.model_copy(update={"address": None})})
+    return extract(here, index, target, extra)
 
 
-def repair_remote(
-    store: FeatureStore, params: Params, findings: list[Finding], address: str
-) -> dict[str, Any]:
+def repair_remote(store: FeatureStore, params: Params, findings: list[Finding]) -> dict[str, Any]:
     """As `repair`, for a store at an fsspec address: only files that differ are sent there.
 
     The root's metadata, which notes the sha256 of all the others, goes last: an upload that was
     cut off leaves a store that is still found damaged.
     """
-    filesystem, root = fsspec.core.url_to_fs(address)
+    filesystem, root = filesystem_of(store.address)
     with TemporaryDirectory() as folder:
         local = Path(folder) / "features.zarr"
         summary = repair(store, params, findings, local)

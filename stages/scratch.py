@@ -1,19 +1,20 @@
 """Where unfinished and reusable stores lie, one folder per fingerprint and runtime."""
 
 import hashlib
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from upath import UPath
 
 from cache.errors import StoreError
 from cache.plan import Source
+from cache.remote import filesystem_of, is_local
 from cache.spec import canonical, fingerprint
 from cache.store import FeatureStore
 from cache.writer import StoreWriter
@@ -22,7 +23,7 @@ from stages.places import scratch_root
 KEYS = "input_sha256"  # the column that says which content a row's features are of
 
 
-def scratch_folder(made_by: Mapping[str, Any], runtime: Mapping[str, str]) -> Path:
+def scratch_folder(made_by: Mapping[str, Any], runtime: Mapping[str, str]) -> UPath:
     """The folder whose stores may be copied from: same fingerprint, same software and device.
 
     The runtime is not part of a store's identity, since its floats differ by rounding only; but
@@ -33,13 +34,19 @@ def scratch_folder(made_by: Mapping[str, Any], runtime: Mapping[str, str]) -> Pa
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: UPath) -> Iterator[None]:
     """Hold a scratch folder for this process; the lock of a dead one is free.
+
+    An object store has no such locks, and needs none: two extractions there may do the same work,
+    but what either writes is a whole shard of the same bytes.
 
     Raises:
         StoreError: Another process holds it, or the folder cannot be written to.
     """
-    lock = FileLock(folder / "lock", timeout=0)
+    if not is_local(str(folder)):
+        yield
+        return
+    lock = FileLock(str(folder / "lock"), timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -58,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def reusable_stores(folder: Path, target: StoreWriter) -> list[FeatureStore]:
+def reusable_stores(folder: UPath, target: StoreWriter) -> list[FeatureStore]:
     """Other stores in the folder whose rows can be copied, the newest first.
 
     One that cannot be read is no source; its rows are computed again.
@@ -66,11 +73,13 @@ def reusable_stores(folder: Path, target: StoreWriter) -> list[FeatureStore]:
     return [
         entry.store
         for entry in entries()
-        if entry.store is not None and entry.path.parent == folder and entry.path != target.path
+        if entry.store is not None
+        and entry.path.parent == folder
+        and str(entry.path) != target.address
     ]
 
 
-def unlike_store(folder: Path, made_by: Mapping[str, Any]) -> tuple[FeatureStore, str] | None:
+def unlike_store(folder: UPath, made_by: Mapping[str, Any]) -> tuple[FeatureStore, str] | None:
     """The newest store in scratch that cannot be copied from, and the first part that differs."""
     for entry in entries():
         if entry.path.parent != folder and entry.store is not None:
@@ -85,7 +94,7 @@ def unlike_store(folder: Path, made_by: Mapping[str, Any]) -> tuple[FeatureStore
 class Entry:
     """One store in scratch; ``store`` is None where it cannot be opened."""
 
-    path: Path
+    path: UPath
     store: FeatureStore | None
     nbytes: int
     age_s: float
@@ -99,13 +108,18 @@ def entries() -> list[Entry]:
             store = FeatureStore(str(path))
         except StoreError:
             store = None
-        newest, nbytes = 0.0, 0
-        for file in path.rglob("*"):
-            with suppress(FileNotFoundError):  # another process may be at work there
-                facts = file.stat()
-                newest, nbytes = max(newest, facts.st_mtime), nbytes + facts.st_size
-        found.append(Entry(path, store, nbytes, time.time() - newest))
+        filesystem, root = filesystem_of(str(path))
+        files = filesystem.find(root, detail=True).values()
+        newest = max(map(_modified, files), default=0.0)
+        found.append(Entry(path, store, sum(f["size"] for f in files), time.time() - newest))
     return sorted(found, key=lambda entry: entry.age_s)
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """When a file was written, seconds since 1970; now, if its file system does not tell."""
+    known = (info[name] for name in ("mtime", "LastModified", "last_modified") if name in info)
+    stamp = next(known, time.time())
+    return stamp.timestamp() if isinstance(stamp, datetime) else float(stamp)
 
 
 def remove(entry: Entry) -> None:
@@ -115,7 +129,7 @@ def remove(entry: Entry) -> None:
         StoreError: An extraction is at work there.
     """
     with locked(entry.path.parent):
-        shutil.rmtree(entry.path)
+        entry.path.fs.rm(entry.path.path, recursive=True)
 
 
 def source_of(store: FeatureStore) -> Source:

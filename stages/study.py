@@ -1,14 +1,14 @@
 """``study``: what a split by frame would have claimed of a head; how it fares on fewer tracks."""
 
 import argparse
-from typing import Any
 
 import numpy as np
 
 from cache.store import open_store
 from pipeline.errors import InputError
-from pipeline.head import Head, Labels
+from pipeline.head import Head
 from pipeline.saved import settings_of
+from pipeline.selection import Job
 from pipeline.splits import some_tracks, split_by_frame
 from pipeline.views import view_count
 from stages.candidates import candidates_of
@@ -18,6 +18,7 @@ from stages.params import load_params, stated
 from stages.places import STORE, STUDY, TRAINING
 from stages.rows import folds_of, training_data
 from stages.start import give_start
+from stages.sweep import by_workers
 from stages.trials import identity_of, remembered
 
 
@@ -44,36 +45,41 @@ def main() -> None:
     training = read_json(TRAINING / f"{name}.json")
     head = chosen_head(candidates.heads, training["settings"])
     store = open_store(STORE, stated(params))
-    rows, data = training_data(store, candidates.layers, view_count(params.base.shift))
+    views = view_count(params.base.shift)
+    rows, data = training_data(store, candidates.layers, views)
     track = store.column("track")[rows]
     train, val = folds_of(track, data.label, params.split)[0]
     seed = params.split.seed
-    trial = remembered(identity_of(store, candidates.layers, type(head)))
-    with bar(total=len(params.study.fractions) + 2, desc=name, unit=" trials") as progress:
-
-        def right(train: Labels, val: Labels) -> dict[str, Any]:
-            (found,) = trial([head], train, val, data, progress.set_postfix_str)
+    fewer = [
+        train[some_tracks(track[train], data.label[train], fraction=fraction, seed=seed)]
+        for fraction in [*sorted(params.study.fractions), 1.0]
+    ]
+    by_frame = split_by_frame(data.label, n_val=len(val), seed=seed)
+    jobs = [*(Job([head], part, val) for part in fewer), Job([head], *by_frame)]
+    run_trials = remembered(
+        identity_of(store, candidates.layers, type(head)),
+        by_workers(store, candidates.layers, views),
+    )
+    answers = []
+    with bar(total=len(jobs), desc=name, unit=" trials") as progress:
+        for job, (found,) in zip(
+            jobs, run_trials(jobs, data, progress.set_postfix_str), strict=True
+        ):
             progress.update()
-            answers = found.scores.argmax(axis=1) == data.label[val]
-            return {
-                "accuracy": found.accuracy,
-                "tracks": len(np.unique(track[train])),
-                "right": answers.astype(int).tolist(),
-                "of_track": track[val].tolist(),
-            }
-
-        curve = [
-            right(
-                train[some_tracks(track[train], data.label[train], fraction=fraction, seed=seed)],
-                val,
+            right = found.scores.argmax(axis=1) == data.label[job.val]
+            answers.append(
+                {
+                    "accuracy": found.accuracy,
+                    "tracks": len(np.unique(track[job.train])),
+                    "right": right.astype(int).tolist(),
+                    "of_track": track[job.val].tolist(),
+                }
             )
-            for fraction in [*sorted(params.study.fractions), 1.0]
-        ]
-        by_frame = right(*split_by_frame(data.label, n_val=len(val), seed=seed))
-    write_json(STUDY / f"{name}.json", {"curve": curve, "by_frame": by_frame})
+    *curve, leaked = answers
+    write_json(STUDY / f"{name}.json", {"curve": curve, "by_frame": leaked})
     say(
         f"study {name}: {100 * curve[-1]['accuracy']:.2f} % on tracks held out; a random "
-        f"split of frames would claim {100 * by_frame['accuracy']:.2f} % -> {STUDY / name}.json"
+        f"split of frames would claim {100 * leaked['accuracy']:.2f} % -> {STUDY / name}.json"
     )
 
 

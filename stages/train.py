@@ -27,6 +27,7 @@ from stages.params import load_params, stated
 from stages.places import LIVE, MODELS, PROBABILITIES, STORE, SWEEPS, TRAINING
 from stages.rows import folds_of, images_to_test, training_data
 from stages.start import give_start, stands_in
+from stages.sweep import by_workers
 from stages.trials import identity_of, remembered
 
 
@@ -108,7 +109,10 @@ def main() -> None:
             candidates.heads,
             folds,
             data,
-            remembered(identity_of(store, layers, type(candidates.heads[0]))),
+            remembered(
+                identity_of(store, layers, type(candidates.heads[0])),
+                by_workers(store, layers, views),
+            ),
             told,
             progress.set_postfix_str,
         )

@@ -6,6 +6,7 @@ shared, and reading it should execute nothing.
 
 import hashlib
 import inspect
+import io
 import json
 import os
 import time
@@ -13,18 +14,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import joblib
 import numpy as np
+from upath import UPath
 
 import pipeline
 from cache.store import FeatureStore
-from pipeline.head import Head, Labels, Watch
-from pipeline.selection import Data, Outcome, RunTrial, trial
-from stages.files import whole_file
+from pipeline.head import Head, Watch
+from pipeline.selection import Data, Job, Outcome, RunTrials, in_turn
+from stages.files import write_bytes
 from stages.places import scratch_root
 
 # Whatever is in these, or in a head's own module, can change an outcome: their text is part of
@@ -48,21 +50,32 @@ def identity_of(store: FeatureStore, layers: Sequence[str], kind: type[Head]) ->
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def remembered(identity: str, run: RunTrial = trial) -> RunTrial:
-    """A way to run trials that keeps each outcome in scratch, under its identity."""
+def remembered(identity: str, run: RunTrials = in_turn) -> RunTrials:
+    """A way to run trials that keeps each outcome in scratch, under its identity.
 
-    def kept(
-        heads: Sequence[Head], train: Labels, val: Labels, data: Data, watch: Watch
-    ) -> list[Outcome]:
-        paths = [_folder() / f"{joblib.hash((identity, head, train, val))}.npz" for head in heads]
-        found = {path: outcome for path in paths if (outcome := _read(path))}
-        missing = {path: head for path, head in zip(paths, heads, strict=True) if path not in found}
-        if missing:
-            outcomes = run(list(missing.values()), train, val, data, watch)
-            found |= dict(zip(missing, outcomes, strict=True))
-        for path in missing:
-            _write(path, found[path])
-        return [found[path] for path in paths]
+    Args:
+        identity: What `identity_of` gave.
+        run: How to run those that are not there.
+    """
+
+    def kept(jobs: Sequence[Job], data: Data, watch: Watch) -> Iterator[list[Outcome]]:
+        paths = [
+            [_folder() / f"{joblib.hash((identity, head, j.train, j.val))}.npz" for head in j.heads]
+            for j in jobs
+        ]
+        found = {path: outcome for mine in paths for path in mine if (outcome := _read(path))}
+        missing = [
+            replace(job, heads=heads)
+            for job, mine in zip(jobs, paths, strict=True)
+            if (heads := [h for h, path in zip(job.heads, mine, strict=True) if path not in found])
+        ]
+        new = run(missing, data, watch)
+        for mine in paths:
+            if absent := [path for path in mine if path not in found]:
+                for path, outcome in zip(absent, next(new), strict=True):
+                    _write(path, outcome)
+                    found[path] = outcome
+            yield [found[path] for path in mine]
 
     return kept
 
@@ -82,24 +95,25 @@ def forget(older_than_days: float | None) -> int:
     return freed
 
 
-def _folder() -> Path:
+def _folder() -> UPath:
     return scratch_root() / "trials"
 
 
-def _files() -> Iterator[tuple[Path, int, float]]:
+def _files() -> Iterator[tuple[UPath, int, float]]:
     for file in list(_folder().glob("*.npz")):
         with suppress(FileNotFoundError):  # another process may be at work there
             facts = file.stat()
             yield file, facts.st_size, time.time() - facts.st_mtime
 
 
-def _write(path: Path, outcome: Outcome) -> None:
+def _write(path: UPath, outcome: Outcome) -> None:
     facts = {key: value for key, value in asdict(outcome).items() if key != "scores"}
-    with whole_file(path) as part, part.open("wb") as file:
-        np.savez(file, scores=outcome.scores, facts=np.array(json.dumps(facts)))
+    data = io.BytesIO()
+    np.savez(data, scores=outcome.scores, facts=np.array(json.dumps(facts)))
+    write_bytes(path, data.getvalue())
 
 
-def _read(path: Path) -> Outcome | None:
+def _read(path: UPath) -> Outcome | None:
     """The outcome; None where there is none, or none that can be read: then it is run again."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

@@ -94,7 +94,7 @@ class _StandInBase:
     def __init__(self, params: Any) -> None:
         from stages.base import FrozenBase
 
-        self.params, self._real = params, FrozenBase
+        self.params, self._real, self._archives = params, FrozenBase, {}
         self.widths = dict.fromkeys(params.base.layers, WIDTH)
 
     def made_by(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _child(request: dict[str, Any]) -> int:
     from cache.verify import verify
     from pipeline import backend
     from pipeline.index import read_index
-    from stages import extract, repair
+    from stages import extract, repair, shards
     from stages.console import run
     from stages.params import load_params
 
@@ -137,8 +137,8 @@ def _child(request: dict[str, Any]) -> int:
     os.dup2(1, 2)
     backend.runtime = lambda: {"device": "cpu", "backend": "none"}  # type: ignore[assignment]
     backend.accelerated = lambda: False  # type: ignore[assignment]
-    extract.usual_workers = lambda: 2  # as kills are timed for
-    extract.load_base = repair.load_base = _StandInBase  # type: ignore[assignment]
+    shards.usual_workers = lambda: 2  # as kills are timed for
+    shards.load_base = repair.load_base = _StandInBase  # type: ignore[assignment]
     repair.INDEX = Path("index.csv")
 
     def main() -> None:

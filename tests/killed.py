@@ -13,9 +13,9 @@ from typing import Any
 
 from stores import columns_for, make_store
 
+from cache.publish import publish
 from cache.spec import Layout
-from cache.store import FeatureStore
-from cache.writer import discard, publish
+from cache.writer import discard
 
 LAYOUT = Layout(5, {"fc7": 2}, shard_rows=4, chunk_rows=2)
 COLUMNS = {"image_id": columns_for(LAYOUT.rows)["image_id"]}
@@ -30,7 +30,7 @@ def make_and_publish(folder: Path) -> None:
 
 def discard_shard(folder: Path) -> None:
     """Of a finished store."""
-    discard(FeatureStore(str(folder / "s.zarr")), 1)
+    discard(folder / "s.zarr", 1)
 
 
 def die_before(touch: int, folder: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.spec import Columns, Layout
-from cache.store import Block
+from cache.store import Block, FeatureStore
 from cache.writer import StoreWriter, create_store
 
 LAYERS = {"fc6": 3, "fc7": 5}
@@ -37,11 +37,15 @@ def features_for(layout: Layout, seed: int = 0) -> dict[str, Block]:
     }
 
 
-def write(store: StoreWriter, features: Mapping[str, Block], shards: Iterable[int]) -> None:
-    """Write some shards of the features of all rows."""
+def write(
+    store: StoreWriter, features: Mapping[str, Block], shards: Iterable[int]
+) -> dict[str, str]:
+    """Write some shards of the features of all rows; return what `StoreWriter.write` does."""
+    written = {}
     for shard in shards:
         rows = slice(*store.layout.bounds(shard))
-        store.write(shard, {layer: block[rows] for layer, block in features.items()})
+        written |= store.write(shard, {layer: block[rows] for layer, block in features.items()})
+    return written
 
 
 def start_store(
@@ -63,6 +67,11 @@ def make_store(path: Path, *args: Any, **kwargs: Any) -> StoreWriter:
     store = start_store(path, *args, **kwargs)
     store.finish()
     return store
+
+
+def folder_of(store: FeatureStore) -> Path:
+    """Where a store of this machine lies."""
+    return Path(store.address)
 
 
 def digests(folder: Path) -> dict[str, str]:

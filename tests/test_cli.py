@@ -101,8 +101,9 @@ def test_verify_holds_the_store_against_the_index(here: Path) -> None:
 
 
 def test_recompute_notices_features_of_other_pixels(here: Path) -> None:
+    from cache.publish import publish
     from cache.spec import Layout
-    from cache.writer import create_store, publish
+    from cache.writer import create_store
 
     store = open_store(STORE)
     columns = {name: store.column(name) for name in store.columns}

@@ -59,7 +59,7 @@ def test_the_shipped_file_is_valid_and_every_head_in_it() -> None:
             r"base\.contrast\.tiles: .* less than or equal",
         ),
         ("base.shift", 0.5, r"base\.shift: .* less than 0\.5"),
-        ("store.zzzzzz", 1, r"store\.zzzzzz: unknown key; expected one of dtype, shard_rows"),
+        ("store.zzzzzz", 1, r"store\.zzzzzz: unknown key; expected one of address, dtype"),
         ("split.seed", ..., r"split\.seed: missing"),
         ("base.variant", "vgg", r"base\.variant: input should be 'bvlc', 'torchvision' or .*'vgg'"),
         ("base.layers", [], r"base\.layers: list should have at least 1 item"),

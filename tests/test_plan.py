@@ -183,12 +183,12 @@ def test_damaged_source_is_named_and_earlier_shards_stay(tmp_path: Path) -> None
     layout = Layout(12, WIDTHS, "float32", 4, 2)
     keys = columns_for(12)["sha256"]
     source = make_store(tmp_path / "source.zarr", layout)
-    discard(source, 1)
+    discard(source.address, 1)
     store = start_store(tmp_path / "target.zarr", layout, shards=[])
     plans = plan(keys, layout, [], [Source(keys, np.arange(12))])
     with pytest.raises(DamagedError, match=r"source\.zarr: fc6/c/1/0 lacks rows") as caught:
         fill(store, plans, [source], iter(()))
-    assert (caught.value.store, caught.value.shard) == (source, 1)
+    assert (caught.value.address, caught.value.shard) == (source.address, 1)
     assert store.present_shards() == [0]
 
 

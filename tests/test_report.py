@@ -584,12 +584,13 @@ def test_other_formats() -> None:
 
 
 def test_where_time_went_is_shown_as_far_as_it_is_known() -> None:
-    parts = {"network": 57.0, "readers_reading": 3.0, "of the future": 1.0}
+    parts = {"network": 57.0, "rest": 3.0, "readers_reading": 3.0, "of the future": 1.0}
     assert time_spent({"seconds": 60.0, "time": parts}) == [
         ("Network", "95.0\u202f%"),
+        ("Planning, checking, publishing", "5.0\u202f%"),
         ("Reading, beside it", "3.0 s"),
     ]
-    assert time_spent({"seconds": 60.0}) == time_spent({"seconds": 0.0, "time": parts}) == []
+    assert time_spent({"seconds": 60.0}) == time_spent({"time": {"network": 0.0}}) == []
     html = render(random_comparison(1, 50))
     assert "Where its time went" in html
     assert html.index("The base’s pass") < html.index("Where its time went")

@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from pipeline.head import Head, fit_temperature, nll_of
 from pipeline.saved import settings_of
-from pipeline.selection import Data, Outcome, alike, refit, select, trial
+from pipeline.selection import Data, Job, Outcome, alike, refit, select, trial
 from pipeline.splits import split_by_frame
 from stages.trials import identity_of, remembered
 
@@ -51,7 +51,7 @@ def test_scores_of_several_views_are_averaged_and_only_the_first_is_trained_on()
     noise = np.random.default_rng(0).normal(0, 0.3, (2, *X.shape)).astype(np.float32)
     seen = Data([X], LABEL, DATA_CLASSES, others=[[X + more] for more in noise])
     head = fresh("ridge", alpha=0.1)
-    (found,) = trial([head], train, val, seen, unwatched)
+    (found,) = trial(Job([head], train, val), seen, unwatched)
     fitted = fresh("ridge", alpha=0.1).fit([X[train]], LABEL[train])
     views = [[view[val]] for view in (X, *(X + noise))]
     expected = np.mean([fitted.scores(view) for view in views], axis=0)
@@ -64,7 +64,7 @@ def test_scores_of_several_views_are_averaged_and_only_the_first_is_trained_on()
 @pytest.mark.parametrize("name", HEADS)
 def test_a_trial_is_a_fit_and_a_look_at_other_rows(name: str) -> None:
     train, val = FOLDS[0]
-    (found,) = trial([HEADS[name]], train, val, data(), unwatched)
+    (found,) = trial(Job([HEADS[name]], train, val), data(), unwatched)
     accuracy, scores = plain_outcome(HEADS[name], train, val)
     assert found.accuracy == accuracy
     np.testing.assert_allclose(found.scores[:, :4], scores, rtol=1e-4, atol=1e-4)
@@ -78,7 +78,7 @@ def test_every_candidate_of_a_path_gets_its_own_outcome() -> None:
     train, val = FOLDS[0]
     alphas = (10.0, 0.01, 1.0)  # in no order
     candidates = ridges(*alphas)
-    found = trial(candidates, train, val, data(), unwatched)
+    found = trial(Job(candidates, train, val), data(), unwatched)
     for candidate, outcome in zip(candidates, found, strict=True):
         accuracy, _ = plain_outcome(candidate, train, val)
         assert outcome.accuracy == pytest.approx(accuracy, abs=0.03)
@@ -128,8 +128,8 @@ def test_a_scaling_shared_is_not_a_scaling_mixed_up() -> None:
     for scaling in ("l2", "none", "l2"):
         for train, val in FOLDS:
             candidate = fresh("ridge", scaling=scaling)
-            (once,) = trial([candidate], train, val, shared, unwatched)
-            (alone,) = trial([candidate], train, val, data(), unwatched)
+            (once,) = trial(Job([candidate], train, val), shared, unwatched)
+            (alone,) = trial(Job([candidate], train, val), data(), unwatched)
             np.testing.assert_array_equal(once.scores, alone.scores)
 
 

@@ -1,5 +1,6 @@
 """Tests of writing, publishing, opening and reading a store."""
 
+import json
 import os
 import re
 import resource
@@ -32,6 +33,7 @@ from stores import (
     digests,
     edit,
     features_for,
+    folder_of,
     make_store,
     start_store,
     swap_shards,
@@ -40,9 +42,10 @@ from stores import (
 
 from cache.errors import DamagedError, StoreError
 from cache.export import export
+from cache.publish import publish
 from cache.spec import ATTRIBUTE, FORMAT, Layout
-from cache.store import Block, FeatureStore, open_store
-from cache.writer import StoreWriter, create_store, discard, publish
+from cache.store import FeatureStore, open_store
+from cache.writer import StoreWriter, create_store, discard
 
 LAYOUTS = {
     "several layers": SMALL,
@@ -172,7 +175,7 @@ def made_for_killer(path: Path) -> StoreWriter:
 
 
 def test_killed_anywhere_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    reference = digests(made_for_killer(tmp_path / "s.zarr").path)
+    reference = digests(folder_of(made_for_killer(tmp_path / "s.zarr")))
     before = tmp_path / "before" / "data" / "features.zarr"
     make_store(before, killer.LAYOUT, features_for(killer.LAYOUT, seed=1))
     old = digests(before)
@@ -183,10 +186,12 @@ def test_killed_anywhere_resumes_to_the_same_bytes(tmp_path: Path) -> None:
         if target.exists():
             state = {str(old): "old", str(reference): "new"}[str(digests(target))]
             open_store(target)
-        if not unfinished.exists():
+        root = unfinished / "zarr.json"
+        metadata = root.read_text() if root.exists() else ""
+        if ATTRIBUTE not in metadata:
             with pytest.raises(StoreError, match="found none"):
                 open_store(unfinished)
-        elif "digest" not in (unfinished / "zarr.json").read_text():
+        elif "digest" not in metadata:
             with pytest.raises(StoreError, match="never finished"):
                 open_store(unfinished)
         else:
@@ -202,41 +207,42 @@ def test_killed_anywhere_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert partial
 
 
-def recover(path: Path, features: dict[str, Block]) -> None:
+def recover(path: Path, layout: Layout) -> None:
     """Discard what is damaged and write it anew, as `stages.extract` does."""
     while True:
-        store = StoreWriter(path)
-        write(store, features, set(store.layout.shards) - set(store.present_shards()))
+        store = create_store(path, layout, MADE_BY, columns_for(layout.rows))
+        write(store, features_for(layout), set(store.layout.shards) - set(store.present_shards()))
         try:
             return store.finish()
         except DamagedError as error:
-            discard(error.store, error.shard)
+            discard(error.address, error.shard)
 
 
 def test_killed_discard_recovers_the_same_bytes(tmp_path: Path) -> None:
     layout = Layout(8, {"fc7": 2}, shard_rows=4, chunk_rows=2)
-    path = make_store(tmp_path / "before" / "s.zarr", layout).path
+    path = folder_of(make_store(tmp_path / "before" / "s.zarr", layout))
     reference = digests(path)
     swap_shards(path, "fc7")
     for folder in kill(tmp_path, killer.discard_shard, least=2):
-        recover(folder / "s.zarr", features_for(layout))
+        recover(folder / "s.zarr", layout)
         assert digests(folder / "s.zarr") == reference, folder.name
 
 
 def test_half_made_store_is_not_taken_for_one(tmp_path: Path) -> None:
-    whole = start_store(tmp_path / "whole.zarr").path
-    (whole / "label" / "zarr.json").unlink()
-    whole.rename(tmp_path / "s.zarr.new")
+    path = folder_of(start_store(tmp_path / "s.zarr"))
+    metadata = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps(metadata | {"attributes": {}}))
+    (path / "stray").touch()
     with pytest.raises(StoreError, match="found none"):
-        FeatureStore(str(tmp_path / "s.zarr"))
-    assert start_store(tmp_path / "s.zarr", shards=[]).present_shards() == []
-    assert not (tmp_path / "s.zarr.new").exists()
+        FeatureStore(path)
+    assert start_store(path, shards=[]).present_shards() == []
+    assert not (path / "stray").exists()
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_finish_refuses_a_gap(tmp_path: Path, layer: str) -> None:
     store = start_store(tmp_path / "s.zarr")
-    (store.path / layer / "c" / "1" / "0").unlink()
+    (folder_of(store) / layer / "c" / "1" / "0").unlink()
     with pytest.raises(DamagedError, match="not finished, shard 1 is missing"):
         store.finish()
     with pytest.raises(StoreError, match="never finished"):
@@ -253,10 +259,10 @@ def test_finish_refuses_a_gap(tmp_path: Path, layer: str) -> None:
 )
 def test_finish_refuses_damage(tmp_path: Path, file: str, lost: bool) -> None:
     store = start_store(tmp_path / "s.zarr")
-    damage(store.path / file, lost)
+    damage(folder_of(store) / file, lost)
     with pytest.raises(DamagedError) as caught:
         store.finish()
-    assert caught.value.store is store
+    assert caught.value.address == store.address
 
 
 def damage(path: Path, lost: bool = False) -> None:
@@ -272,11 +278,12 @@ def damage(path: Path, lost: bool = False) -> None:
 def test_finish_refuses_a_shard_that_is_sound_but_not_the_one_written(
     tmp_path: Path, layer: str
 ) -> None:
-    store = start_store(tmp_path / "s.zarr")
-    swap_shards(store.path, layer)
+    store = start_store(tmp_path / "s.zarr", shards=[])
+    written = write(store, features_for(SMALL), SMALL.shards)
+    swap_shards(folder_of(store), layer)
     with pytest.raises(DamagedError, match=f"{layer}/c/0/0 is not what was written") as caught:
-        store.finish()
-    assert (caught.value.store, caught.value.shard) == (store, 0)
+        store.finish(written)
+    assert (caught.value.address, caught.value.shard) == (store.address, 0)
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *columns_for(1)])
@@ -489,15 +496,15 @@ def test_publish_replaces_what_was_there_and_clears_leftovers(tmp_path: Path) ->
         shutil.copytree(target, target.with_name(f".features.zarr.{end}"))
     store = make_store(tmp_path / "s.zarr")
     publish(store, target)
-    assert digests(target) == digests(store.path)
+    assert digests(target) == digests(folder_of(store))
     assert [path.name for path in target.parent.iterdir()] == ["features.zarr"]
 
 
 def test_publish_links_where_it_can(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr")
     publish(store, tmp_path / "features.zarr")
-    for file in digests(store.path):
-        assert (store.path / file).samefile(tmp_path / "features.zarr" / file)
+    for file in digests(folder_of(store)):
+        assert (folder_of(store) / file).samefile(tmp_path / "features.zarr" / file)
 
 
 @pytest.fixture
@@ -513,7 +520,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 def test_publish_copies_to_another_device(tmp_path: Path, elsewhere: Path) -> None:
     store = make_store(elsewhere / "s.zarr")
     publish(store, tmp_path / "features.zarr")
-    assert digests(tmp_path / "features.zarr") == digests(store.path)
+    assert digests(tmp_path / "features.zarr") == digests(folder_of(store))
 
 
 class Disk:
@@ -610,8 +617,9 @@ def test_refused_creation_leaves_no_store(disk: Disk, sound: FeatureStore) -> No
     path = disk.folder / "scratch" / "s.zarr"
     with refused(disk, r"s\.zarr: cannot create a store here .*FC7CACHE_SCRATCH"):
         start_store(path)
-    assert not path.exists()
-    assert digests(make_store(path).path) == digests(Path(sound.address))
+    with pytest.raises(StoreError, match="found none"):
+        FeatureStore(path)
+    assert digests(folder_of(make_store(path))) == digests(Path(sound.address))
 
 
 def test_refused_shard_loses_no_other(disk: Disk, sound: FeatureStore) -> None:
@@ -619,7 +627,8 @@ def test_refused_shard_loses_no_other(disk: Disk, sound: FeatureStore) -> None:
     with refused(disk, r"cannot write fc6/c/1/0 .*nothing written so far is lost"):
         write(store, features_for(SMALL), [1])
     assert store.present_shards() == [0]
-    assert digests(make_store(store.path, shards=[1, 2]).path) == digests(Path(sound.address))
+    again = make_store(folder_of(store), shards=[1, 2])
+    assert digests(folder_of(again)) == digests(Path(sound.address))
 
 
 def test_refused_finish_is_finished_later(disk: Disk, sound: FeatureStore) -> None:
@@ -629,12 +638,12 @@ def test_refused_finish_is_finished_later(disk: Disk, sound: FeatureStore) -> No
     for unfinished in (store, FeatureStore(store.address)):
         assert unfinished.metadata_fault() == "the store was never finished"
     store.finish()
-    assert digests(store.path) == digests(Path(sound.address))
+    assert digests(folder_of(store)) == digests(Path(sound.address))
 
 
 def test_refused_publication_leaves_the_old_store(disk: Disk, elsewhere: Path) -> None:
     target = disk.folder / "features.zarr"
-    old = make_store(target, Layout(3, {"fc7": 2}, shard_rows=2, chunk_rows=2)).path
+    old = folder_of(make_store(target, Layout(3, {"fc7": 2}, shard_rows=2, chunk_rows=2)))
     before = digests(old)
     store = make_store(elsewhere / "s.zarr")
     elsewhere.chmod(0o755)
@@ -642,7 +651,7 @@ def test_refused_publication_leaves_the_old_store(disk: Disk, elsewhere: Path) -
         publish(store, target)
     assert digests(target) == before
     publish(store, target)
-    assert digests(target) == digests(store.path)
+    assert digests(target) == digests(folder_of(store))
     assert sorted(path.name for path in disk.folder.iterdir()) == ["features.zarr"]
 
 
@@ -658,9 +667,9 @@ def test_refused_export_leaves_nothing(disk: Disk, sound: FeatureStore, form: st
 def test_leftover_that_cannot_be_cleared_is_a_clear_error() -> None:
     with read_only_disk() as disk:
         store = start_store(disk.folder / "s.zarr", shards=[0])
-        (store.path / "fc7" / "c" / "0" / "0.5f1a.partial").write_bytes(b"half")
+        (folder_of(store) / "fc7" / "c" / "0" / "0.5f1a.partial").write_bytes(b"half")
         with refused(disk, r"s\.zarr: "):
-            create_store(store.path, SMALL, MADE_BY, columns_for(SMALL.rows))
+            create_store(folder_of(store), SMALL, MADE_BY, columns_for(SMALL.rows))
 
 
 @pytest.mark.parametrize("name", ["file/s.zarr", "x" * 300], ids=["below a file", "long name"])

@@ -17,6 +17,7 @@ from stores import (
     columns_for,
     edit,
     features_for,
+    folder_of,
     make_store,
     start_store,
     swap_shards,
@@ -45,14 +46,16 @@ TINY_FILES = [
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
     """A finished store of two layers and three shards."""
-    return make_store(tmp_path / "s.zarr").path
+    return folder_of(make_store(tmp_path / "s.zarr"))
 
 
 def tiny_store(folder: Path) -> Path:
     """The smallest store with text and two-dimensional columns."""
     columns = columns_for(TINY.rows)
     del columns["label"]
-    return make_store(folder / "s.zarr", TINY, columns=columns, made_by={"dtype": "float32"}).path
+    return folder_of(
+        make_store(folder / "s.zarr", TINY, columns=columns, made_by={"dtype": "float32"})
+    )
 
 
 def found(path: Path) -> list[Finding]:
@@ -138,7 +141,7 @@ def byte_classes(data: bytes, chunks: int) -> dict[str, list[int]]:
 
 def test_flip_of_every_kind_of_byte_is_found_in_its_shard(tmp_path: Path) -> None:
     layout = Layout(300, {"fc7": 40}, shard_rows=128, chunk_rows=32)
-    store = make_store(tmp_path / "s.zarr", layout).path
+    store = folder_of(make_store(tmp_path / "s.zarr", layout))
     path = store / "fc7" / "c" / "1" / "0"
     data = path.read_bytes()
     for kind, places in byte_classes(data, chunks=4).items():
@@ -209,12 +212,12 @@ def test_swapped_shards_are_found(sound: Path) -> None:
 def test_file_of_another_store_is_found(sound: Path, tmp_path: Path, file: str) -> None:
     columns = {name: values[::-1] for name, values in columns_for(SMALL.rows).items()}
     other = make_store(tmp_path / "b.zarr", SMALL, features_for(SMALL, seed=1), columns=columns)
-    shutil.copyfile(other.path / file, sound / file)
+    shutil.copyfile(folder_of(other) / file, sound / file)
     assert found(sound)
 
 
 def test_unfinished_store_is_found(tmp_path: Path) -> None:
-    findings = found(start_store(tmp_path / "s.zarr", shards=[0, 2]).path)
+    findings = found(folder_of(start_store(tmp_path / "s.zarr", shards=[0, 2])))
     assert findings[0] == Finding(-1, "the store was never finished")
     assert damaged_shards(findings) == [1]
 
@@ -253,7 +256,8 @@ def test_column_that_the_store_lacks_is_found(tmp_path: Path) -> None:
 def test_column_shorter_than_the_store_is_found(tmp_path: Path) -> None:
     columns = columns_for(SMALL.rows) | {"label": np.arange(SMALL.rows - 1)}
     problems = [
-        finding.problem for finding in found(start_store(tmp_path / "s", columns=columns).path)
+        finding.problem
+        for finding in found(folder_of(start_store(tmp_path / "s", columns=columns)))
     ]
     assert "column label has 20 rows; expected 21" in problems
 
@@ -383,7 +387,7 @@ def test_statistics_equal_those_of_the_whole_array(tmp_path: Path, dtype: str) -
     store = make_store(tmp_path / "s.zarr", layout, features)
     figures = statistics(store)
     sizes = {
-        name: sum(f.stat().st_size for f in (store.path / name).rglob("*") if f.is_file())
+        name: sum(f.stat().st_size for f in (folder_of(store) / name).rglob("*") if f.is_file())
         for name in layout.layers
     }
     assert stored_nbytes(store).items() >= sizes.items()

@@ -1,0 +1,139 @@
+"""Who does the work: this process, others on this machine, or the workers of a Dask cluster."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+import joblib
+
+from pipeline.errors import InputError
+
+VARIABLE = "FC7CACHE_WORKERS"
+_WAIT_S = 60  # for a scheduler, and for its first worker
+_PACKAGES = ("pipeline", "cache", "stages")
+_LIBRARIES = ("keras", "numpy", "scikit-learn", "scipy", "tensorflow", "zarr")
+
+T = TypeVar("T")
+
+
+def _environment() -> dict[str, str]:
+    root = Path(__file__).parent.parent
+    files = sorted(path for name in _PACKAGES for path in (root / name).glob("*.py"))
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    return {"code": code, **{name: version(name) for name in _LIBRARIES}}
+
+
+# Taken when this is imported: a worker of a cluster may outlive an edit of the files.
+_ENVIRONMENT = _environment()
+_one_at_a_time = Lock()  # such a worker may run tasks in threads; Keras' state is the process's
+
+
+def elsewhere() -> bool:
+    """Whether work is to be done in other processes than this one.
+
+    Raises:
+        InputError: FC7CACHE_WORKERS is neither a number nor an address.
+    """
+    return _asked_for() != "1"
+
+
+def each(
+    function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], *, ordered: bool
+) -> Iterator[T]:
+    """What a function gives for each task, as soon as it is known.
+
+    A task whose worker dies on a cluster is given to another one. Workers must have this code
+    and these libraries.
+
+    Args:
+        function: Importable where the workers are, so not of ``__main__``.
+        tasks: Its arguments.
+        ordered: In the order of the tasks, or of their completion.
+
+    Raises:
+        InputError: A cluster that does not answer, or workers that were killed.
+    """
+    where = _asked_for()
+    engine = _processes(int(where)) if where.isdigit() else _cluster(where)
+    with engine:
+        parallel = joblib.Parallel(
+            return_as="generator" if ordered else "generator_unordered",
+            batch_size=1,
+            pre_dispatch="4 * n_jobs",
+        )
+        work = joblib.delayed(_done)
+        yield from parallel(work(_ENVIRONMENT, function, *task) for task in tasks)
+
+
+def _done(asked: dict[str, str], function: Callable[..., T], *task: Any) -> T:
+    for part, theirs in asked.items():
+        if theirs != (ours := _ENVIRONMENT[part]):
+            raise InputError(
+                f"a worker has {part} {ours}, not {theirs}: start the workers anew, in this "
+                "environment, with this version of the project"
+            )
+    with _one_at_a_time:
+        return function(*task)
+
+
+def _asked_for() -> str:
+    where = os.environ.get(VARIABLE) or "1"
+    if re.fullmatch(r"[1-9]\d*|\w+://.+", where):
+        return where
+    raise InputError(
+        f"{VARIABLE}: expected a number of processes, or the address of a Dask scheduler as "
+        f"tcp://HOST:8786, got {where!r}"
+    )
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[None]:
+    try:
+        with joblib.parallel_config(backend="loky", n_jobs=count):
+            yield
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that works on it was killed (is there too little memory?); what it had "
+            "finished is kept: run again"
+        ) from error
+
+
+@contextmanager
+def _cluster(scheduler: str) -> Iterator[None]:
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as error:
+        raise InputError(
+            f"{VARIABLE}: {scheduler} asks for Dask: pip install 'fc7cache[cluster]'"
+        ) from error
+    try:
+        client = Client(scheduler, timeout=_WAIT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{VARIABLE}: no Dask scheduler answers at {scheduler} ({error}); start one with "
+            "`dask scheduler`"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WAIT_S)
+        except TimeoutError as error:
+            raise InputError(
+                f"{VARIABLE}: the Dask scheduler at {scheduler} has no workers; start some with "
+                f"`dask worker {scheduler} --nthreads 1`, in this environment"
+            ) from error
+        try:
+            with joblib.parallel_config(backend="dask", client=client):
+                yield
+        except KilledWorker as error:
+            raise InputError(
+                f"workers of the cluster were killed again and again ({error.last_worker.address} "
+                "was the last; is there too little memory?); what they had finished is kept: "
+                "run again"
+            ) from error
