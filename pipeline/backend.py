@@ -23,6 +23,9 @@ def keras() -> Any:
     no setting of its own prevents, so the descriptor points elsewhere during the import. If the
     import fails, what was held back is shown.
     """
+    # TensorFlow brings a Zstandard of its own, which zarr's compressor would be bound to if it were
+    # loaded later: the same features, but other bytes on disk.
+    import_module("numcodecs.zstd")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()

@@ -40,11 +40,14 @@ class Network:
         # Fused, since TensorFlow would compute integers on the host, one step after the other.
         fused = backend.fused(partial(enlarged, out_px=self.input_px))
         self._enlarge = backend.compiled(fused)
+        self._warm = False
 
     def warm_up(self) -> None:
-        """Have the network compiled before the time counts."""
-        blank = np.zeros((self.input_px, self.input_px, 3), np.uint8)
-        next(forward(self, [[blank]]))
+        """Have the network compiled before the time counts, if it is not yet."""
+        if not self._warm:
+            blank = np.zeros((self.input_px, self.input_px, 3), np.uint8)
+            next(forward(self, [[blank]]))
+            self._warm = True
 
     def start(self, images: Sequence[Pixels]) -> Any:
         """Begin on a batch; an accelerator is not waited for.

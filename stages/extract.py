@@ -162,7 +162,7 @@ def _carried_out(
         yield fill_shards(job, images(plans), plans, forwarded)
         return
     for part in rounds(plans, layout):
-        tasks = ((job, images([todo]), [todo]) for todo in part)
+        tasks = [(job, images([todo]), [todo]) for todo in part]
         for done in each(fill_shards, tasks, ordered=False):
             forwarded(done.forwarded)
             yield done

@@ -19,7 +19,7 @@ def by_workers(store: FeatureStore, layers: Sequence[str], views: int) -> RunTri
     def run(jobs: Sequence[Job], data: Data, watch: Watch) -> Iterator[list[Outcome]]:
         if not elsewhere():
             return in_turn(jobs, data, watch)
-        return each(trial_there, ((*source, job) for job in jobs), ordered=True)
+        return each(trial_there, [(*source, job) for job in jobs], ordered=True)
 
     return run
 

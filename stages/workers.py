@@ -3,9 +3,8 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -16,7 +15,7 @@ import joblib
 from pipeline.errors import InputError
 
 VARIABLE = "FC7CACHE_WORKERS"
-_WAIT_S = 60  # for a scheduler, and for its first worker
+_WAIT_SCHEDULER_S, _WAIT_WORKER_S = 10, 60
 _PACKAGES = ("pipeline", "cache", "stages")
 _LIBRARIES = ("keras", "numpy", "scikit-learn", "scipy", "tensorflow", "zarr")
 
@@ -45,12 +44,12 @@ def elsewhere() -> bool:
 
 
 def each(
-    function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], *, ordered: bool
+    function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, ordered: bool
 ) -> Iterator[T]:
     """What a function gives for each task, as soon as it is known.
 
-    A task whose worker dies on a cluster is given to another one. Workers must have this code
-    and these libraries.
+    Workers must have this code and these libraries. A task whose worker is killed is given to
+    another one, on a cluster.
 
     Args:
         function: Importable where the workers are, so not of ``__main__``.
@@ -61,15 +60,9 @@ def each(
         InputError: A cluster that does not answer, or workers that were killed.
     """
     where = _asked_for()
-    engine = _processes(int(where)) if where.isdigit() else _cluster(where)
-    with engine:
-        parallel = joblib.Parallel(
-            return_as="generator" if ordered else "generator_unordered",
-            batch_size=1,
-            pre_dispatch="4 * n_jobs",
-        )
-        work = joblib.delayed(_done)
-        yield from parallel(work(_ENVIRONMENT, function, *task) for task in tasks)
+    if where.isdigit():
+        return _by_processes(int(where), function, tasks, ordered)
+    return _by_cluster(where, function, tasks, ordered)
 
 
 def _done(asked: dict[str, str], function: Callable[..., T], *task: Any) -> T:
@@ -93,11 +86,17 @@ def _asked_for() -> str:
     )
 
 
-@contextmanager
-def _processes(count: int) -> Iterator[None]:
+def _by_processes(
+    count: int, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], ordered: bool
+) -> Iterator[T]:
+    parallel = joblib.Parallel(
+        count,
+        return_as="generator" if ordered else "generator_unordered",
+        batch_size=1,
+    )
+    work = joblib.delayed(_done)
     try:
-        with joblib.parallel_config(backend="loky", n_jobs=count):
-            yield
+        yield from parallel(work(_ENVIRONMENT, function, *task) for task in tasks)
     except BrokenProcessPool as error:
         raise InputError(
             "a process that works on it was killed (is there too little memory?); what it had "
@@ -105,16 +104,19 @@ def _processes(count: int) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _cluster(scheduler: str) -> Iterator[None]:
+def _by_cluster(
+    scheduler: str, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], ordered: bool
+) -> Iterator[T]:
+    # Not by joblib's backend for Dask: it computes here, not there, if there is but one worker,
+    # and fails if a worker dies after it has done a task and before it was asked for the result.
     try:
-        from distributed import Client, KilledWorker
+        from distributed import Client, KilledWorker, as_completed
     except ImportError as error:
         raise InputError(
             f"{VARIABLE}: {scheduler} asks for Dask: pip install 'fc7cache[cluster]'"
         ) from error
     try:
-        client = Client(scheduler, timeout=_WAIT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+        client = Client(scheduler, timeout=_WAIT_SCHEDULER_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise InputError(
             f"{VARIABLE}: no Dask scheduler answers at {scheduler} ({error}); start one with "
@@ -122,15 +124,19 @@ def _cluster(scheduler: str) -> Iterator[None]:
         ) from error
     with client:
         try:
-            client.wait_for_workers(1, timeout=_WAIT_S)
+            client.wait_for_workers(1, timeout=_WAIT_WORKER_S)
         except TimeoutError as error:
             raise InputError(
                 f"{VARIABLE}: the Dask scheduler at {scheduler} has no workers; start some with "
                 f"`dask worker {scheduler} --nthreads 1`, in this environment"
             ) from error
+        started = [
+            client.submit(_done, _ENVIRONMENT, function, *task, pure=False) for task in tasks
+        ]
         try:
-            with joblib.parallel_config(backend="dask", client=client):
-                yield
+            for future in started if ordered else as_completed(started):  # type: ignore[no-untyped-call]
+                yield future.result()
+                future.release()
         except KilledWorker as error:
             raise InputError(
                 f"workers of the cluster were killed again and again ({error.last_worker.address} "
