@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from cache.errors import DamagedError, StoreError
+from cache.remote import transport_faults
 from pipeline.errors import InputError
 
 INTERRUPTED = 130  # the shell's status for a process that ^C ended
@@ -59,6 +60,14 @@ def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
             raise
         print(
             f"error: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except transport_faults() as error:
+        reason = " ".join(str(error).split())
+        print(
+            f"error: an object store does not answer ({reason}); what it holds is kept: check the "
+            "network and the credentials, and run again",
             file=sys.stderr,
         )
         sys.exit(2)

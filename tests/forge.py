@@ -158,11 +158,13 @@ def _child(request: dict[str, Any]) -> int:
 
 
 def _serve() -> None:
+    import s3fs
+
     import pipeline.images
     import stages.extract
     import stages.repair
 
-    del pipeline, stages
+    del pipeline, s3fs, stages
     for line in sys.stdin:
         request = json.loads(line)
         root = Path(request["root"])

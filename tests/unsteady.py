@@ -13,11 +13,15 @@ BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</
 
 
 class Unsteady(ThreadingHTTPServer):
-    """``trouble`` is asked for every request, by its number: "refused", "cut", "slow" or ""."""
+    """Gives the trouble it is told to.
+
+    ``trouble`` is asked at every request, by its number and as "PUT /bucket/name": "refused",
+    "cut", "slow" or "".
+    """
 
     daemon_threads = True
 
-    def __init__(self, behind: str, trouble: Callable[[int], str]) -> None:
+    def __init__(self, behind: str, trouble: Callable[[int, str], str]) -> None:
         self.behind, self.trouble = urlsplit(behind).netloc, trouble
         self.numbers, self.given = count(1), list[str]()
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -33,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        trouble = self.server.trouble(next(self.server.numbers))
+        trouble = self.server.trouble(next(self.server.numbers), f"{self.command} {self.path}")
         self.server.given.append(trouble)
         if trouble == "refused":
             self._answer(503, {"Content-Type": "application/xml"}, BUSY)
@@ -55,7 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in ({"Content-Length": str(len(data))} | headers).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if cut else data)
+        if self.command != "HEAD":
+            self.wfile.write(data[: len(data) // 2] if cut else data)
         self.close_connection = cut
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass  # noqa: N815
@@ -68,7 +73,7 @@ _OURS = {"content-length", "connection", "transfer-encoding", "date", "server"}
 
 
 @contextmanager
-def unsteady(behind: str, trouble: Callable[[int], str]) -> Iterator[Unsteady]:
+def unsteady(behind: str, trouble: Callable[[int, str], str]) -> Iterator[Unsteady]:
     """Stand between clients and the server at an address."""
     with Unsteady(behind, trouble) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))

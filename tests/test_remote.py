@@ -1,0 +1,233 @@
+"""Archives, weights, scratch and the store in an object store: a real S3 server, and a bad line."""
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Workspace
+from forge import Forge
+from ruamel.yaml import YAML
+from s3 import S3
+from stores import digests
+from test_kills import new_root
+from unsteady import unsteady
+
+from cache.errors import DamagedError, StoreError
+from cache.store import open_store
+from pipeline.alexnet import weight_shapes
+from pipeline.archives import NAMES, Archive, archive_path
+from pipeline.signs import index_images
+from pipeline.weights import seeded_weights
+
+LARGER = {"shard_rows": 64, "chunk_rows": 16}  # five shards of two layers: fewer requests
+
+
+@pytest.fixture(scope="module")
+def forge() -> Iterator[Forge]:
+    forge = Forge()
+    yield forge
+    forge.close()
+
+
+@pytest.fixture(scope="module")
+def index(drawn: Path) -> pd.DataFrame:
+    return index_images({part: Archive(archive_path(str(drawn), part)) for part in NAMES})
+
+
+@pytest.fixture(scope="module")
+def reference(
+    forge: Forge, index: pd.DataFrame, drawn: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The store that this machine makes."""
+    root = new_root(tmp_path_factory.mktemp("reference") / "root", drawn)
+    yaml = YAML(typ="safe")
+    params = yaml.load(root / "params.yaml")
+    params["store"] |= LARGER
+    yaml.dump(params, root / "params.yaml")
+    assert forge.extract(root, index)["status"] == 0
+    return digests(root / "features.zarr")
+
+
+class Far:
+    """An extraction whose scratch and store are in a bucket."""
+
+    def __init__(self, root: Path, bucket: str, env: dict[str, str]) -> None:
+        self.root, self.bucket = root, bucket
+        self.env = env | {"FC7CACHE_SCRATCH": f"{bucket}/scratch"}
+        yaml = YAML(typ="safe")
+        params = yaml.load(root / "params.yaml")
+        params["store"] |= LARGER | {"address": f"{bucket}/published"}
+        yaml.dump(params, root / "params.yaml")
+
+    def files(self, folder: str) -> dict[str, bytes]:
+        """What lies there, by name below the store."""
+        filesystem, root = fsspec.core.url_to_fs(
+            f"{self.bucket}/{folder}", use_listings_cache=False
+        )
+        found = filesystem.find(root)
+        return {path.partition(".zarr/")[2]: filesystem.cat_file(path) for path in found}
+
+
+@pytest.fixture
+def far(tmp_path: Path, drawn: Path, s3: str, s3_server: S3) -> Far:
+    return Far(new_root(tmp_path / "root", drawn), s3, s3_server.env)
+
+
+def same_as(files: dict[str, bytes], reference: dict[str, str]) -> bool:
+    import hashlib
+
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()} == reference
+
+
+def test_scratch_and_store_in_a_bucket_are_those_of_a_disk(
+    far: Far, forge: Forge, index: pd.DataFrame, reference: dict[str, str]
+) -> None:
+    answer = forge.extract(far.root, index, **far.env)
+    assert answer["status"] == 0, answer["printed"]
+    assert same_as(far.files("scratch"), reference)
+    assert same_as(far.files("published"), reference)
+    assert not (far.root / "scratch").exists()
+    (pointer,) = (far.root / "features.zarr").iterdir()
+    named = json.loads(pointer.read_text())
+    assert named["address"] == answer["address"]
+    store = open_store(far.root / "features.zarr")
+    assert store.address == named["address"].removesuffix("/")
+    assert np.isfinite(store.features("fc7")).all()
+    again = forge.extract(far.root, index, **far.env)
+    assert (again["forwarded"], again["reused"]) == (0, 290)
+    assert json.loads(pointer.read_text()) == named
+
+
+def test_a_pointer_to_another_store_is_refused(far: Far, forge: Forge, index: pd.DataFrame) -> None:
+    forge.extract(far.root, index, **far.env)
+    pointer = far.root / "features.zarr/address.json"
+    named = json.loads(pointer.read_text())
+    pointer.write_text(json.dumps(named | {"digest": "0" * 64}))
+    with pytest.raises(DamagedError, match=r"not the store that .* names"):
+        open_store(far.root / "features.zarr")
+    pointer.write_text(json.dumps(named | {"address": f"{far.bucket}/elsewhere.zarr"}))
+    with pytest.raises(StoreError, match="found none"):
+        open_store(far.root / "features.zarr")
+    pointer.write_text("{")
+    with pytest.raises(DamagedError, match=r"address\.json: expected the address and digest"):
+        open_store(far.root / "features.zarr")
+
+
+def test_what_was_killed_goes_on_and_an_upload_cut_off_is_no_store(
+    far: Far, forge: Forge, index: pd.DataFrame, reference: dict[str, str]
+) -> None:
+    states, wait = set(), 0.3
+    while True:
+        answer = forge.extract(far.root, index, kill_after=wait, **far.env)
+        published = far.files("published")
+        if published and not same_as(published, reference):
+            assert "zarr.json" not in published, "half a store would be taken for whole"
+            states.add("half published")
+        if answer["status"] == 0:
+            break
+        assert answer["status"] == -signal.SIGKILL
+        kept = [name for name in far.files("scratch") if name.startswith("fc7/c/")]
+        states.add("half made" if 0 < len(kept) < 5 else "")
+        assert len(states) < 9
+        wait += 0.15
+    assert "half made" in states
+    assert same_as(far.files("scratch"), reference)
+    assert same_as(far.files("published"), reference)
+
+
+@pytest.mark.parametrize("kind", ["refused", "cut", "slow"])
+def test_an_unsteady_line_changes_no_byte(
+    kind: str,
+    far: Far,
+    forge: Forge,
+    index: pd.DataFrame,
+    reference: dict[str, str],
+    s3_server: S3,
+) -> None:
+    every = 20
+    with unsteady(s3_server.address, lambda number, _: "" if number % every else kind) as line:
+        answer = forge.extract(far.root, index, **(far.env | {"AWS_ENDPOINT_URL": line.address}))
+        given = line.given.count(kind)
+    assert answer["status"] == 0, answer["printed"]
+    assert given > 5
+    assert answer["forwarded"] == 290
+    assert same_as(far.files("published"), reference)
+
+
+def test_a_line_that_breaks_loses_nothing_and_is_told_in_one_line(
+    far: Far, forge: Forge, index: pd.DataFrame, reference: dict[str, str], s3_server: S3
+) -> None:
+    broken = []
+
+    def trouble(_: int, request: str) -> str:
+        if request.startswith("PUT") and request.endswith("/fc7/c/2/0"):
+            broken.append(request)
+        return "refused" if broken else ""
+
+    with unsteady(s3_server.address, trouble) as line:
+        env = far.env | {"AWS_ENDPOINT_URL": line.address, "AWS_MAX_ATTEMPTS": "1"}
+        answer = forge.extract(far.root, index, **env)
+    assert answer["status"] == 2, answer["printed"]
+    assert "Traceback" not in answer["printed"]
+    assert answer["printed"].splitlines()[-1].startswith("error: ")
+    assert not (far.root / "features.zarr").exists()
+    assert not far.files("published")
+    kept = [name for name in far.files("scratch") if name.startswith("fc7/c/")]
+    assert len(kept) == 2
+    gone = forge.extract(far.root, index, **env)  # nobody listens there any more
+    assert gone["status"] == 2, gone["printed"]
+    assert "Traceback" not in gone["printed"]
+    answer = forge.extract(far.root, index, **far.env)
+    assert answer["status"] == 0, answer["printed"]
+    assert answer["forwarded"] == 290 - 64 * 2
+    assert same_as(far.files("published"), reference)
+
+
+def test_archives_and_weights_are_fetched_from_a_bucket_and_heads_train_on_a_store_there(
+    workspace: Workspace, drawn: Path, tmp_path: Path, s3: str
+) -> None:
+    import hashlib
+
+    arrays = seeded_weights(weight_shapes("narrow", ["fc7"]), seed=7)
+    np.savez(tmp_path / "w.npz", **arrays)
+    filesystem, bucket = fsspec.core.url_to_fs(s3, use_listings_cache=False)
+    for name in NAMES.values():
+        filesystem.put_file(str(drawn / name), f"{bucket}/gtsrb/{name}")
+    filesystem.put_file(str(tmp_path / "w.npz"), f"{bucket}/w.npz")
+    sha256 = hashlib.sha256((tmp_path / "w.npz").read_bytes()).hexdigest()
+    workspace.set("prepare", source=f"{s3}/gtsrb")
+    workspace.set("base", weights=f"{s3}/w.npz", sha256=sha256)
+    workspace.set("store", address=f"{s3}/features")
+    workspace.repro("train@ridge", FC7CACHE_SCRATCH=f"{s3}/scratch")
+    assert "digest" in (workspace.root / "data/features.zarr/address.json").read_text()
+    assert json.loads((workspace.root / "results/training/ridge.json").read_text())["val_accuracy"]
+    assert filesystem.find(f"{bucket}/scratch/trials")
+    assert "sound" in workspace.run("stages", "verify", "data/features.zarr")
+    listed = workspace.run("stages", "scratch", FC7CACHE_SCRATCH=f"{s3}/scratch")
+    assert "290 rows, 5 of 5 shards" in listed
+    shard = next(p for p in filesystem.find(f"{bucket}/features") if p.endswith("fc7/c/1/0"))
+    data = bytearray(filesystem.cat_file(shard))
+    data[100] ^= 1
+    filesystem.pipe_file(shard, bytes(data))
+    workspace.run("stages", "verify", "data/features.zarr", status=1)
+    repaired = workspace.run("stages", "repair", "data/features.zarr")
+    assert "repaired; 64 images computed again" in repaired
+    assert "sound" in workspace.run("stages", "verify", "data/features.zarr")
+    workspace.run("stages", "prune", "--all", FC7CACHE_SCRATCH=f"{s3}/scratch")
+    assert not filesystem.find(f"{bucket}/scratch")
+    workspace.set("prepare", source=f"{s3}/nowhere")
+    shutil.rmtree(workspace.root / "data/archives")
+    printed = workspace.run("stages.prepare", status=2)
+    assert f"cannot fetch {s3}/nowhere/" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_bucket_without_its_client_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"install fc7cache\[s3\]"):
+        open_store("nosuch://bucket/store.zarr")
