@@ -1,6 +1,6 @@
 """A store's features in the forms that other tools compute with, in a line each.
 
-    store = open_store("data/features.zarr")  # or "s3://bucket/features.zarr", "https://…"
+    store = open_store("data/features.zarr")  # or "s3://bucket/features.zarr"
     x, y = as_arrays(store, "fc7", split="train")
     dataset = as_xarray(store)
     stream = as_tf_data(store, "fc7", split="train", batch_rows=128, seed=0)

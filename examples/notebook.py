@@ -2,7 +2,7 @@
 
 Run after `dvc repro extract`, from the root: python examples/notebook.py [STORE]
 
-STORE may be remote: "s3://bucket/features.zarr", "https://host/features.zarr".
+STORE may be remote, "s3://bucket/features.zarr".
 """
 
 import sys

@@ -1,5 +1,6 @@
 """A store in the forms that other tools compute with: the same numbers, and the same refusals."""
 
+import pickle
 import sys
 import time
 from collections.abc import Iterator
@@ -111,6 +112,11 @@ def test_the_dataset_computes_as_arrays_do(store: FeatureStore) -> None:
     np.testing.assert_array_equal(few["fc7"], x[TRAINING])
     means = dataset["fc7"].groupby(dataset["label"] % 2).mean("image")
     np.testing.assert_allclose(means[1], x[label % 2 == 1].mean(axis=0), rtol=1e-5)
+
+
+def test_processes_can_compute_with_the_dataset(tmp_path: Path) -> None:
+    dataset = pickle.loads(pickle.dumps(as_xarray(local(tmp_path))))
+    np.testing.assert_array_equal(dataset["fc7"], FEATURES["fc7"])
 
 
 def test_the_dataset_reads_only_what_is_computed_with(tmp_path: Path) -> None:
