@@ -27,7 +27,9 @@ def by_workers(store: FeatureStore, layers: Sequence[str], views: int) -> RunTri
 def trial_there(
     address: str, digest: str, layers: tuple[str, ...], views: int, job: Job
 ) -> list[Outcome]:
-    """The worker's side: a trial on features that are read from the store once, or, out of core, as needed.
+    """The worker's side: a trial on features that are read from the store once.
+
+    Of a head that streams they are read in every epoch.
 
     Raises:
         StoreError: The store there is not the one that was meant.
@@ -37,9 +39,7 @@ def trial_there(
 
 
 @lru_cache(maxsize=1)
-def _data(
-    address: str, digest: str, layers: tuple[str, ...], views: int, on_disk: bool
-) -> Data:
+def _data(address: str, digest: str, layers: tuple[str, ...], views: int, on_disk: bool) -> Data:
     store = open_store(address)
     if store.attrs["digest"] != digest:
         raise StoreError(f"{address}: a worker found another store here than was asked for")

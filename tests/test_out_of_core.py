@@ -21,11 +21,12 @@ from pipeline import backend
 from pipeline.errors import InputError
 from pipeline.head import Head
 from pipeline.scaling import Kind, Scaling
-from pipeline.selection import Data, refit, select, trial
+from pipeline.selection import Data, Job, refit, select, trial
 from pipeline.streaming import Streamed, batches, by_parts
+from stages import sweep
 from stages.candidates import candidates_of
 from stages.params import load_params
-from stages.rows import images_to_test, training_data
+from stages.rows import OnDisk, images_to_test, training_data
 from stages.train import test_scores as scores_of_test_images
 
 LABEL = np.searchsorted(CLASSES, Y)
@@ -105,7 +106,7 @@ def test_weights_are_those_of_training_in_memory_bit_for_bit(
 ) -> None:
     store = store_of(tmp_path / "s.zarr", shard_rows)
     head = streaming(name, scaling=scaling, seed=5, epochs=3)
-    rows, data = training_data(store, [*LAYERS], 1, [head])
+    rows, data = training_data(store, [*LAYERS], 1, on_disk=True)
     train, val = FOLD
     learnt, streamed, views = data.scaled(head, train, val)
     held_out = views[0], data.label[val]
@@ -130,7 +131,7 @@ def test_weights_are_those_of_training_in_memory_bit_for_bit(
 def test_rows_of_one_shard_are_as_good_as_an_array(tmp_path: Path, name: str) -> None:
     store = store_of(tmp_path / "s.zarr", 1000)
     head = streaming(name, epochs=2)
-    _, data = training_data(store, [*LAYERS], 1, [head])
+    _, data = training_data(store, [*LAYERS], 1, on_disk=True)
     scaling, x = data.training(head)
     (fitted,) = Head.fit_path([head], scaling, x, data.label)
     expected = streaming(name, epochs=2).fit(
@@ -144,9 +145,9 @@ def test_a_sweep_reads_the_store_and_finds_what_one_in_memory_finds(tmp_path: Pa
     store = store_of(tmp_path / "s.zarr", 16)
     heads = [streaming("softmax", learning_rate=rate, epochs=3) for rate in (0.1, 0.0001)]
     found, refitted = [], []
-    for asked in (heads, ()):  # on disk, and in memory
-        _, rows = training_data(store, [*LAYERS], 1, asked)
-        assert isinstance(rows.blocks[0], np.ndarray) is (asked == ())
+    for on_disk in (True, False):
+        _, rows = training_data(store, [*LAYERS], 1, on_disk=on_disk)
+        assert isinstance(rows.blocks[0], np.ndarray) is not on_disk
         found.append(select(heads, [FOLD], rows))
         refitted.append(refit(found[-1], [3], rows, unwatched))
     assert found[0].chosen == found[1].chosen == 0
@@ -164,11 +165,23 @@ def test_a_sweep_reads_the_store_and_finds_what_one_in_memory_finds(tmp_path: Pa
         np.testing.assert_allclose(scores, head.scores(blocks), rtol=1e-5, atol=1e-6)
 
 
+def test_a_worker_elsewhere_reads_the_store_too(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "s.zarr", 16)
+    source = store.address, store.attrs["digest"], tuple(LAYERS), 1
+    sweep._data.cache_clear()
+    job = Job([streaming("softmax", epochs=2)], *FOLD)
+    (there,) = sweep.trial_there(*source, job)
+    assert isinstance(sweep._data(*source, True).blocks[0], OnDisk)  # the one that was used
+    assert sweep._data.cache_info().hits == 1
+    (here,) = trial(job, training_data(store, [*LAYERS], 1, on_disk=True)[1], unwatched)
+    np.testing.assert_array_equal(there.scores, here.scores)
+
+
 def test_other_views_are_scored_too(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.3, X.shape).astype(np.float32)
     head, (train, val) = streaming("softmax", epochs=2), FOLD
     data = Data([X], LABEL, 4, [[X + noise]], part=np.arange(len(X)) // 9)
-    (found,) = trial([head], train, val, data, unwatched)
+    (found,) = trial(Job([head], train, val), data, unwatched)
     scaling, x, _ = data.scaled(head, train, val)
     list(Head.fit_path([head], scaling, x, LABEL[train]))
     plain, noisy = (head.scores([view[val]]) for view in (X, X + noise))
@@ -250,7 +263,7 @@ def test_a_file_lost_while_it_trains_is_told_by_name(
     monkeypatch.setattr("pipeline.gradient._SCORED_ROWS", 8)
     store = store_of(tmp_path / "s.zarr", 16)
     head = streaming("softmax", epochs=1, batch_rows=8)
-    rows, data = training_data(store, [*LAYERS], 1, [head])
+    rows, data = training_data(store, [*LAYERS], 1, on_disk=True)
     scaling, x = data.training(head)
     # The last one read: Keras looks at the first batches itself, TensorFlow at the others.
     last = rows[order_of_epoch(rows, 16, 0, 0)[-1]] // 16 if when == "training" else 9
@@ -316,7 +329,7 @@ small = Data([np.eye(160, width, dtype=np.float32)], label[:160], 4)
 select([head], [(np.arange(80), np.arange(80, 160))], small)  # what Keras takes for itself
 for _ in as_tf_data(store, "fc7").take(1): pass
 before = peak()
-_, data = training_data(store, ["fc7"], 1, [head])
+_, data = training_data(store, ["fc7"], 1, on_disk=head.streams)
 fold = np.flatnonzero(np.arange(rows) % 5), np.flatnonzero(np.arange(rows) % 5 == 0)
 found = select([head], [fold], data)
 assert found.outcomes[0][0].accuracy > 0.9
@@ -324,7 +337,7 @@ print(peak() - before)
 for _ in as_tf_data(store, "fc7", seed=0): pass
 print(peak() - before)
 head.out_of_core = False
-_, data = training_data(store, ["fc7"], 1, [head])
+_, data = training_data(store, ["fc7"], 1, on_disk=head.streams)
 data.training(head)
 print(peak() - before)
 """
