@@ -114,8 +114,8 @@ def as_tf_data(
 
     One shard is read while another is used, so about two are in memory whatever the size of the
     store. Each pass over the dataset reads it anew, in an order that the seed and the number of
-    the pass give: shards in a random order, and rows at random within each. It is the order of a
-    head with ``out_of_core`` and this seed.
+    the pass give: shards in a random order, and rows at random within each. On the same rows, it is
+    the order of a head with ``out_of_core`` and this seed.
 
     Args:
         store: What to read; lost or altered bytes end a pass with an error of TensorFlow's that
