@@ -38,7 +38,8 @@ def mlp(*features: str, **settings: Any) -> dict[str, Any]:
     """A block of params.yaml."""
     block = {"kind": "mlp", "scaling": "sqrt_l2", "components": 2048, "hidden": 1024}
     block |= {"dropout": 0.5, "learning_rate": 0.003, "weight_decay": 0, "batch_rows": 128}
-    return {**block, "epochs": 20, "seeds": [0, 1, 2], "features": list(features), **settings}
+    block |= {"epochs": 20, "out_of_core": False, "seeds": [0, 1, 2]}
+    return {**block, "features": list(features), **settings}
 
 
 LAYERS = {name: ridge(name) for name in EVERY} | {

@@ -67,6 +67,11 @@ class Head(ABC):
             cls.kind = kind
             Head.kinds[kind] = cls
 
+    @property
+    def streams(self) -> bool:
+        """Whether it is trained on `pipeline.streaming.Streamed` rows, else on an array."""
+        return False
+
     def copy(self) -> Self:
         """The same settings, to be fitted apart from this one."""
         return copy.copy(self)
@@ -108,7 +113,8 @@ class Head(ABC):
         Args:
             heads: One kind; all settings but ``path`` equal.
             scaling: Fitted, as these heads want it.
-            x: (N, D) training features, scaled by it.
+            x: (N, D) training features, scaled by it; `pipeline.streaming.Streamed` ones only if
+                these heads stream.
             y: (N,) labels.
             validation: As for `fit`, but scaled.
             watch: As for `fit`.

@@ -1,6 +1,6 @@
 """What a head does to the features first. N rows, D features, K components."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -50,9 +50,8 @@ class Scaling:
     def fit_transform(self, blocks: Blocks) -> Floats:
         """Learn from training rows, (N, D) for each layer, and scale them."""
         if self.kind == "standardize":
-            deviation = np.concatenate([_deviation(block) for block in blocks])
-            scale = np.divide(1, deviation, where=deviation > 0, out=np.zeros_like(deviation))
-            self.scale_: Floats = scale.astype(np.float32)
+            deviation = np.concatenate([_by_columns(np.std, block) for block in blocks])
+            self.scale_: Floats = _inverse(deviation)
         x = self._by_row(blocks)
         self.mean_: Floats = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         x -= self.mean_
@@ -63,6 +62,29 @@ class Scaling:
         )
         self.basis_: Floats = np.ascontiguousarray(axes.T, np.float32)
         return x @ self.basis_
+
+    def fit(self, read: Callable[[], Iterable[Blocks]]) -> None:
+        """Learn the same from training rows that come part by part.
+
+        Sums are kept in double precision; what is learnt can differ from what `fit_transform`
+        learns in the last place of a float32.
+
+        Args:
+            read: Gives the parts, (n, D) for each layer; called for each pass, of which there are
+                two with ``standardize``, else one.
+
+        Raises:
+            ValueError: Components, which need all rows at once.
+        """
+        if self.components is not None:
+            raise ValueError(f"components: expected None, got {self.components}")
+        if self.kind == "standardize":
+            self.scale_ = _inverse(_deviation(read()))
+        count, total = 0, np.zeros(1)
+        for blocks in read():
+            x = self._by_row(blocks)
+            count, total = count + len(x), total + x.sum(axis=0, dtype=np.float64)
+        self.mean_ = (total / count).astype(np.float32)
 
     def transform(self, blocks: Blocks) -> Floats:
         """(N, D) for each layer to a new (N, D) or (N, K) float32."""
@@ -89,8 +111,27 @@ class Scaling:
         return out
 
 
-def _deviation(block: Features) -> NDArray[np.float64]:
+def _deviation(parts: Iterable[Blocks]) -> NDArray[np.float64]:
+    """(D,) of all rows, in one pass: Chan, Golub and LeVeque's update of mean and squares."""
+    count, mean, squares = 0, np.zeros(1), np.zeros(1)
+    for blocks in parts:
+        n = len(blocks[0])
+        both = count + n
+        away = np.concatenate([_by_columns(np.mean, block) for block in blocks]) - mean
+        variance = np.concatenate([_by_columns(np.var, block) for block in blocks])
+        squares = squares + n * variance + away**2 * (count * n / both)
+        mean = mean + away * (n / both)
+        count = both
+    return np.sqrt(squares / count)
+
+
+def _inverse(deviation: NDArray[np.float64]) -> Floats:
+    inverse = np.divide(1, deviation, where=deviation > 0, out=np.zeros_like(deviation))
+    return inverse.astype(np.float32)
+
+
+def _by_columns(statistic: Callable[..., Any], block: Features) -> NDArray[np.float64]:
     # A few columns at a time: NumPy makes a copy in double precision of what it is given.
     columns = range(0, block.shape[1], _COLUMNS)
-    parts = [block[:, k : k + _COLUMNS].std(axis=0, dtype=np.float64) for k in columns]
+    parts = [statistic(block[:, k : k + _COLUMNS], axis=0, dtype=np.float64) for k in columns]
     return np.concatenate(parts)

@@ -13,10 +13,12 @@ import numpy as np
 
 from pipeline.head import Head, Labels, Watch, fit_temperature, mean_scores, nll_of
 from pipeline.saved import settings_of
-from pipeline.scaling import Blocks, Floats, Scaling
+from pipeline.scaling import Floats, Scaling
 from pipeline.splits import Fold
+from pipeline.streaming import Streamed, by_parts
 
-Scaled = tuple[Scaling, Floats, list[Floats]]
+# Rows are arrays; or `Streamed`, where the head streams.
+Scaled = tuple[Scaling, Any, list[Any]]
 
 
 @dataclass
@@ -24,22 +26,38 @@ class Data:
     """What heads are trained on.
 
     Attributes:
-        blocks: (N, D) features, one array a layer.
+        blocks: (N, D) features, one array a layer; or something of that shape that gives rows when
+            it is indexed by their numbers.
         label: (N,) int64.
         n_classes: C.
-        others: Further views of the same N images, to score held-out rows by; each as ``blocks``,
-            or something that gives rows when it is indexed by their numbers.
+        others: Further views of the same N images, to score held-out rows by; each as ``blocks``.
+        part: (N,) int64; of heads that stream, rows of equal part are read at once. None: all are.
     """
 
-    blocks: Blocks
+    blocks: Sequence[Any]
     label: Labels
     n_classes: int
     others: Sequence[Sequence[Any]] = ()
+    part: Labels | None = None
     _scaled: tuple[str, Scaled] | None = field(default=None, repr=False)
 
     def drop_scaled(self) -> None:
         """Make room: two of what `scaled` keeps may not fit where one does."""
         self._scaled = None
+
+    def training(self, head: Head, rows: Labels | None = None) -> tuple[Scaling, Any]:
+        """A scaling learnt from these rows, or all, and the rows as the head wants them."""
+        scaling = Scaling(head.scaling, head.components)
+        if not head.streams:
+            return scaling, scaling.fit_transform(_rows(self.blocks, rows))
+        every = np.arange(len(self.label))
+        x = self._streamed(scaling, self.blocks, every if rows is None else rows)
+        scaling.fit(x.stored)
+        return scaling, x
+
+    def _streamed(self, scaling: Scaling, blocks: Sequence[Any], rows: Labels) -> Streamed:
+        part = np.zeros_like(rows) if self.part is None else self.part[rows]
+        return Streamed(scaling, blocks, rows, part)
 
     def scaled(self, head: Head, train: Labels, val: Labels) -> Scaled:
         """Features of a fold as a head wants them.
@@ -50,18 +68,22 @@ class Data:
         Returns:
             The scaling, training rows, and held-out rows in each view.
         """
-        key = joblib.hash((head.scaling, head.components, train, val))
+        key = joblib.hash((head.scaling, head.components, head.streams, train, val))
         if self._scaled is None or self._scaled[0] != key:
             self.drop_scaled()
-            scaling = Scaling(head.scaling, head.components)
-            x = scaling.fit_transform(_rows(self.blocks, train))
-            views = [scaling.transform(_rows(view, val)) for view in (self.blocks, *self.others)]
+            scaling, x = self.training(head, train)
+            views = [
+                self._streamed(scaling, view, val)
+                if head.streams
+                else scaling.transform(_rows(view, val))
+                for view in (self.blocks, *self.others)
+            ]
             self._scaled = key, (scaling, x, views)
         return self._scaled[1]
 
 
-def _rows(blocks: Sequence[Any], rows: Labels) -> list[Any]:
-    return [block[rows] for block in blocks]
+def _rows(blocks: Sequence[Any], rows: Labels | None) -> list[Any]:
+    return [block[slice(None) if rows is None else rows] for block in blocks]
 
 
 @dataclass(frozen=True)
@@ -118,7 +140,7 @@ def trial(job: Job, data: Data, watch: Watch) -> list[Outcome]:
     truth = data.label[val]
     measured = {}
     for head in Head.fit_path(fresh, scaling, x, data.label[train], (views[0], truth), watch):
-        found = mean_scores(head.scaled_scores(view) for view in views)
+        found = mean_scores(by_parts(head.scaled_scores, view) for view in views)
         measured[id(head)] = all_classes(head, found, data.n_classes), head.history_
     seconds = (time.perf_counter() - start) / len(fresh)
     outcomes = []
@@ -217,8 +239,7 @@ def select(
 def refit(found: Selection, seeds: Sequence[int], data: Data, watch: Watch) -> list[Head]:
     """The best candidate on all training rows, once a seed; once where there are no seeds."""
     data.drop_scaled()
-    scaling = Scaling(found.best.scaling, found.best.components)
-    x = scaling.fit_transform(data.blocks)
+    scaling, x = data.training(found.best)
     heads: list[Head] = []
     for number, seed in enumerate(seeds or [0], start=1):
         head = found.best.copy()

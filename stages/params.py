@@ -165,6 +165,8 @@ def _sentence(fault: Mapping[str, Any], kind: type[Any], where: str) -> str:
         return f"{place}: unknown key; {hint}"
     if fault["type"] in ("missing", "missing_argument"):
         return f"{place}: missing; every setting must be there"
+    if fault["type"] == "value_error":  # of settings that do not go together
+        return f"{place}: {fault['ctx']['error']}"
     return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from cache.store import Block, FeatureStore
 from pipeline.classes import CLASS_NAMES
 from pipeline.errors import InputError
+from pipeline.head import Head
 from pipeline.selection import Data
 from pipeline.splits import Fold, k_folds_by_track, split_by_track
 from pipeline.views import view_name
@@ -39,7 +41,7 @@ def folds_of(track: NDArray[np.int64], label: NDArray[np.int64], split: Split) -
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Some rows of an array of the store, read when they are asked for.
+    """Some rows of a layer of the store, read when they are asked for.
 
     Attributes:
         store: Where they are.
@@ -51,29 +53,42 @@ class OnDisk:
     array: str
     rows: NDArray[np.int64]
 
-    def __getitem__(self, places: NDArray[np.int64]) -> Block:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, D)."""
+        return len(self.rows), self.store.layout.layers[self.array]
+
+    def __getitem__(self, places: NDArray[np.int64] | slice) -> Block:
         """Those at these places of ``rows``: (m, D)."""
         return self.store.features(self.array, self.rows[places])
 
 
 def training_data(
-    store: FeatureStore, layers: Sequence[str], views: int
+    store: FeatureStore, layers: Sequence[str], views: int, *, on_disk: bool = False
 ) -> tuple[NDArray[np.int64], Data]:
     """Row numbers of the training images, and their features.
 
-    The plain view is read once; of the others only what is held out, when it is.
+    The plain view is read once, or, if it is to stay on disk, whenever it is asked for; of the
+    others only what is held out is read, when it is.
     """
     rows = np.flatnonzero(store.column("split") == "train")
-    blocks = [store.features(layer, rows) for layer in layers]
-    others = [
-        [OnDisk(store, view_name(layer, view), rows) for layer in layers]
-        for view in range(1, views)
+    plain, *others = [
+        [OnDisk(store, view_name(layer, view), rows) for layer in layers] for view in range(views)
     ]
-    return rows, Data(blocks, store.column("label")[rows], len(CLASS_NAMES), others)
+    blocks: Sequence[Any] = plain if on_disk else [block[:] for block in plain]
+    label, shard = store.column("label")[rows], rows // store.layout.shard_rows
+    return rows, Data(blocks, label, len(CLASS_NAMES), others, shard)
 
 
-def images_to_test(store: FeatureStore, layers: Sequence[str], views: int) -> Iterator[list[Block]]:
-    """Features of the test images, one view after the other, one array a layer."""
+def images_to_test(
+    store: FeatureStore, layers: Sequence[str], view: int, head: Head
+) -> Iterator[list[Block]]:
+    """Features of the test images in one view, one array a layer.
+
+    They come in one piece; for a head that streams, in a piece a shard.
+    """
     rows = np.flatnonzero(store.column("split") == "test")
-    for view in range(views):
-        yield [store.features(view_name(layer, view), rows) for layer in layers]
+    shard = rows // store.layout.shard_rows
+    pieces = np.split(rows, np.flatnonzero(np.diff(shard)) + 1) if head.streams else [rows]
+    for piece in pieces:
+        yield [store.features(view_name(layer, view), piece) for layer in layers]

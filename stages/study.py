@@ -46,7 +46,7 @@ def main() -> None:
     head = chosen_head(candidates.heads, training["settings"])
     store = open_store(STORE, stated(params))
     views = view_count(params.base.shift)
-    rows, data = training_data(store, candidates.layers, views)
+    rows, data = training_data(store, candidates.layers, views, on_disk=head.streams)
     track = store.column("track")[rows]
     train, val = folds_of(track, data.label, params.split)[0]
     seed = params.split.seed

@@ -29,15 +29,18 @@ def trial_there(
 ) -> list[Outcome]:
     """The worker's side: a trial on features that are read from the store once.
 
+    Of a head that streams they are read in every epoch.
+
     Raises:
         StoreError: The store there is not the one that was meant.
     """
-    return trial(job, _data(address, digest, layers, views), unwatched)
+    streams = job.heads[0].streams  # as all of a job's
+    return trial(job, _data(address, digest, layers, views, streams), unwatched)
 
 
 @lru_cache(maxsize=1)
-def _data(address: str, digest: str, layers: tuple[str, ...], views: int) -> Data:
+def _data(address: str, digest: str, layers: tuple[str, ...], views: int, on_disk: bool) -> Data:
     store = open_store(address)
     if store.attrs["digest"] != digest:
         raise StoreError(f"{address}: a worker found another store here than was asked for")
-    return training_data(store, layers, views)[1]
+    return training_data(store, layers, views, on_disk=on_disk)[1]

@@ -6,6 +6,7 @@ nothing in this stage reads a test label.
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pandas as pd
 from dvclive.live import Live
 from scmrepo.exceptions import SCMError
 
-from cache.store import open_store
+from cache.store import FeatureStore, open_store
 from pipeline.errors import InputError
-from pipeline.head import mean_scores, probabilities
+from pipeline.head import Head, mean_scores, probabilities
 from pipeline.saved import save_head, settings_of
+from pipeline.scaling import Floats
 from pipeline.selection import Outcome, Selection, all_classes, refit, select
 from pipeline.views import view_count
 from stages.candidates import Candidates, candidates_of
@@ -65,6 +67,17 @@ def sweep_summary(candidates: Candidates, found: Selection) -> list[dict[str, An
     ]
 
 
+def test_scores(
+    heads: Sequence[Head], store: FeatureStore, layers: Sequence[str], view: int
+) -> list[Floats]:
+    """(N, known classes) scores of the test images in one view, by each of heads of one kind."""
+    pieces = [
+        [head.scores(blocks) for head in heads]
+        for blocks in images_to_test(store, layers, view, heads[0])
+    ]
+    return [np.concatenate(mine) for mine in zip(*pieces, strict=True)]
+
+
 def open_live(name: str) -> Live:
     """Where curves are written as they grow, for DVC's commands and editors.
 
@@ -88,7 +101,8 @@ def main() -> None:
     store = open_store(STORE, stated(params))
     layers, views = candidates.layers, view_count(params.base.shift)
     start = time.perf_counter()
-    rows, data = training_data(store, layers, views)
+    on_disk = all(head.streams for head in candidates.heads)
+    rows, data = training_data(store, layers, views, on_disk=on_disk)
     folds = folds_of(store.column("track")[rows], data.label, params.split)
     say(
         f"train {name}: {len(candidates.heads)} combinations of settings on {', '.join(layers)}; "
@@ -125,7 +139,7 @@ def main() -> None:
     Path(live.metrics_file).unlink()
     accuracy = float(np.mean(found.scores.argmax(axis=1) == data.label[found.rows]))
     # One view after the other: all at once, those of many images would not fit.
-    scores = [[h.scores(blocks) for h in heads] for blocks in images_to_test(store, layers, views)]
+    scores = [test_scores(heads, store, layers, view) for view in range(views)]
     test = [
         all_classes(h, probabilities(mean_scores(seen), h.temperature_), data.n_classes, 0)
         for h, *seen in zip(heads, *scores, strict=True)

@@ -31,7 +31,7 @@ from stages.places import scratch_root
 
 # Whatever is in these, or in a head's own module, can change an outcome: their text is part of
 # what a trial is known by.
-_CODE = ("head.py", "scaling.py", "selection.py")
+_CODE = ("head.py", "scaling.py", "selection.py", "streaming.py")
 _LIBRARIES = ("keras", "numpy", "scikit-learn", "scipy", "tensorflow")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 

@@ -37,7 +37,7 @@ TEST, _ = features(50, 2)
 
 GRADIENT: dict[str, Any] = {
     "components": None, "learning_rate": 0.05, "weight_decay": 0.0, "batch_rows": 32, "epochs": 6,
-    "seed": 0,
+    "out_of_core": False, "seed": 0,
 }  # fmt: skip
 HEADS: dict[str, Head] = {
     "softmax": SoftmaxHead(scaling="sqrt_l2", **GRADIENT),

@@ -245,6 +245,7 @@ def test_the_installed_command_ends_a_mistake_with_one_line(workspace: Workspace
     [
         ("linear_probe", "ridge on fc7: ", "of 90 test images\n"),
         ("linear_svc", "C 0.3: ", "% on tracks held out\n"),
+        ("notebook", "ridge on fc7: ", "% of the rows it was trained on\n"),
     ],
 )
 def test_the_examples_run(finished: Workspace, example: str, begins: str, ends: str) -> None:

@@ -200,7 +200,7 @@ def test_what_a_trial_is_known_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         asked = SimpleNamespace(attrs=store.attrs | changes)
         return identity_of(asked, ["fc7"], kind)  # type: ignore[arg-type]
 
-    names = ("head.py", "scaling.py", "selection.py")
+    names = ("head.py", "scaling.py", "selection.py", "streaming.py")
     for name in names:
         (tmp_path / name).write_text("once")
     before = identity(type(HEADS["ridge"]))
