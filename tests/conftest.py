@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from ruamel.yaml import YAML
+from s3 import S3, serve_s3
 
 from stages.demo import checksums, draw_archives
 
@@ -22,6 +24,23 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archives")
     draw_archives(folder, classes=(1, 12, 14, 18, 38))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """A running S3 server; its clients need ``env`` in their environment."""
+    with serve_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket, which this process and its children can reach."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.bucket()
 
 
 class Workspace:
