@@ -1,6 +1,5 @@
 """An S3 server on the loopback interface: ``python s3.py`` serves until its input is closed."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import requests
 
 
 class S3:
-    """A running server, and what a client must be told to find it and nothing else."""
+    """A running server, and what a client must be told to find it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -22,8 +21,6 @@ class S3:
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "NO_PROXY": "127.0.0.1",
         }
         self._numbers = count(1)
