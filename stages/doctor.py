@@ -3,6 +3,7 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from stages.places import INDEX, STORE, scratch_root
 
 LOCKED = Path("dvc.lock")
 OFFICIAL_ROWS = 51_839  # images of GTSRB
+NO_DVC: dict[str, Any] = {"cache": ".dvc/cache", "remotes": {}, "default": None}
 
 
 def examine() -> list[Finding]:
@@ -60,21 +62,23 @@ def examine_project(params: Params) -> list[Finding]:
     """Look at the store, the room for it, and what a run would fetch."""
     rows, granted = _rows()
     store, fits = _store(params, rows)
-    locked = LOCKED.is_file()
-    base_runs = not fits and (STORE.exists() or not locked)
+    said = machine.answer([sys.executable, "-m", "stages.remotes"], timeout_s=60)
+    dvc = NO_DVC if isinstance(said, str) else said
+    elsewhere = LOCKED.is_file() and not STORE.exists()
+    base_runs = not fits and not (elsewhere and dvc["remotes"])
     with ThreadPoolExecutor() as pool:
         sources = pool.submit(reach.sources, params.prepare, needed=base_runs)
         weights = pool.submit(reach.base_weights, params.base, needed=base_runs)
-        said = machine.answer([sys.executable, "-m", "stages.remotes"], timeout_s=60)
-        if isinstance(said, str):
-            dvc = [
-                Finding("remote", "problem", f"DVC: {said}", "restore .dvc and dvc.yaml from git")
-            ]
-            cache = Path(".dvc/cache")
-        else:
-            dvc = reach.remotes(said, needed=locked and not STORE.exists())
-            cache = Path(said["cache"])
-        folders = {"scratch": scratch_root(), "DVC's cache": cache, "data": STORE.parent}
+        remotes = (
+            [Finding("remote", "problem", f"DVC: {said}", "restore .dvc and dvc.yaml from git")]
+            if isinstance(said, str)
+            else reach.remotes(dvc, needed=elsewhere)
+        )
+        folders = {
+            "scratch": scratch_root(),
+            "DVC's cache": Path(dvc["cache"]),
+            "data": STORE.parent,
+        }
         need = 0 if fits else rows * _row_nbytes(params)
         return [
             store,
@@ -82,7 +86,7 @@ def examine_project(params: Params) -> list[Finding]:
             *([Finding("disk", "note", granted)] if granted and need else []),
             *sources.result(),
             weights.result(),
-            *dvc,
+            *remotes,
         ]
 
 

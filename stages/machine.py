@@ -142,7 +142,7 @@ def memory(need_nbytes: int | None) -> Finding:
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need_nbytes is None:
         return Finding("memory", "ok", f"{has / 1e9:.1f} GB")
-    text = f"{has / 1e9:.1f} GB; extract holds two shards, {need_nbytes / 1e9:.2f} GB"
+    text = f"{has / 1e9:.1f} GB; extract holds two shards, {need_nbytes / 1e6:,.1f} MB"
     if need_nbytes > has:
         return Finding("memory", "problem", text, "set store.shard_rows lower")
     return Finding("memory", "ok", text)
@@ -176,14 +176,14 @@ def disk(folders: Mapping[str, Path], need_nbytes: int | None) -> list[Finding]:
                 Finding(
                     "disk",
                     "problem",
-                    f"{text} ({there}); the features take {copies * need_nbytes / 1e9:.1f} GB",
+                    f"{text} ({there}); the features take {copies * need_nbytes / 1e6:,.0f} MB",
                     "make room (`fc7cache prune`), set FC7CACHE_SCRATCH or `dvc cache dir` "
                     "elsewhere, or set store.dtype to float16",
                 )
             )
         else:
             needed = (
-                f"; the features take {copies * need_nbytes / 1e9:.2f} GB" if need_nbytes else ""
+                f"; the features take {copies * need_nbytes / 1e6:,.0f} MB" if need_nbytes else ""
             )
             findings.append(Finding("disk", "ok", text + needed))
     return findings

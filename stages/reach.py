@@ -84,13 +84,10 @@ def remotes(settings: Mapping[str, Any], needed: bool) -> list[Finding]:
             )  # fmt: skip
         if said["pushed"]:
             return Finding("remote", "ok", f"{what}: reached, and holds results")
-        return _weighed(
-            Finding(
-                "remote", "problem", f"{what}: nothing has been pushed there",
-                "`dvc push`, where the results are; if that was done: is it mounted, and the "
-                "address right?",
-            ),
-            needed,
+        return Finding(
+            "remote", "problem" if needed else "note", f"{what}: nothing has been pushed there",
+            "`dvc push`, where the results are; if that was done: is it mounted, and the address "
+            "right?",
         )  # fmt: skip
 
     with ThreadPoolExecutor(len(names)) as pool:
@@ -104,7 +101,7 @@ def remotes(settings: Mapping[str, Any], needed: bool) -> list[Finding]:
 
 def _weighed(finding: Finding, needed: bool) -> Finding:
     if finding.level == "problem" and not needed:
-        return replace(finding, level="note", text=f"{finding.text} (not needed now)")
+        return replace(finding, level="note", text=f"{finding.text}; not needed now", remedy="")
     return finding
 
 
