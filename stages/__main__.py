@@ -21,6 +21,7 @@ from pipeline.index import index_blocks
 from pipeline.scaling import Kind
 from stages import predict as images
 from stages.console import bar, run
+from stages.doctor import examine
 from stages.extract import columns_of
 from stages.files import write_text
 from stages.params import load_params
@@ -30,7 +31,15 @@ from stages.repair import recompute, repair_remote
 from stages.repair import repair as repair_store
 from stages.scratch import entries as scratch_entries
 from stages.scratch import remove
-from stages.text import SEEDED, layer_text, print_answer, print_difference
+from stages.text import (
+    SEEDED,
+    layer_text,
+    print_answer,
+    print_difference,
+    print_findings,
+    print_scratch,
+    scratch_facts,
+)
 from stages.trials import forget as forget_trials
 from stages.trials import nbytes as trials_nbytes
 
@@ -230,37 +239,25 @@ def export(
 
 
 @app.command()
+def doctor(as_json: Json = False) -> None:
+    """What here would make a run fail, or its numbers differ. Status 1 if there is a problem."""
+    findings = examine()
+    if as_json:
+        _json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        print_findings(findings)
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def scratch(as_json: Json = False) -> None:
     """List what can be reused: stores, finished or not, with size, age and origin; trials."""
     found, trials = scratch_entries(), trials_nbytes()
     if as_json:
-        stores = [
-            {
-                "path": str(entry.path),
-                "nbytes": entry.nbytes,
-                "age_days": round(entry.age_s / 86400, 2),
-                "fingerprint": entry.store.fingerprint if entry.store else None,
-                "shards": len(entry.store.present_shards()) if entry.store else 0,
-                "of_shards": len(entry.store.layout.shards) if entry.store else 0,
-            }
-            for entry in found
-        ]
-        _json({"stores": stores, "trials_nbytes": trials})
-        return
-    for entry in found:
-        print(f"{entry.path}  {entry.nbytes / 1e6:,.1f} MB, {entry.age_s / 86400:.1f} days old")
-        if entry.store is None:
-            print("  cannot be opened; nothing of it is reused")
-            continue
-        made_by, shards = entry.store.made_by, entry.store.layout.shards
-        layers = ", ".join(made_by["layers"])
-        print(
-            f"  {made_by['variant']} ({made_by['weights']} weights), {layers}, "
-            f"crop {made_by['crop']}, {entry.store.layout.rows:,} rows, "
-            f"{len(entry.store.present_shards())} of {len(shards)} shards"
-        )
-    print(f"trials of heads: {trials / 1e6:,.1f} MB")
-    print(f"{(trials + sum(entry.nbytes for entry in found)) / 1e6:,.1f} MB in all")
+        _json({"stores": [scratch_facts(entry) for entry in found], "trials_nbytes": trials})
+    else:
+        print_scratch(found, trials)
 
 
 @app.command()

@@ -45,7 +45,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path}: expected the summary of a stage ({error}); run `dvc repro`"
+            f"{path}: expected the summary of a stage ({error}); run `dvc repro`, or "
+            "`dvc repro --pull` where results are on a remote"
         ) from error
 
 

@@ -1,10 +1,12 @@
-"""What the ``fc7cache`` command prints for people."""
+"""What the ``fc7cache`` command prints."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cache.describe import LayerStatistics
 from cache.diff import Difference
+from stages.finding import Finding
+from stages.scratch import Entry
 
 SEEDED = "This comes of seeded (stand-in) weights: it says nothing about the real network."
 
@@ -62,3 +64,43 @@ def print_difference(result: Difference, rtol: float) -> None:
                 f"{layer.beyond:,} rows beyond {rtol:g}"
             )
     print("different" if result.found else "equal")
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What `fc7cache doctor` found, and below each what to do about it."""
+    for finding in findings:
+        print(f"{finding.level:<8} {finding.about:<10} {printable(finding.text)}")
+        if finding.remedy:
+            print(f"{'':<19} -> {finding.remedy}")
+    levels = [finding.level for finding in findings]
+    print(f"\nproblems: {levels.count('problem')}, notes: {levels.count('note')}")
+
+
+def scratch_facts(entry: Entry) -> dict[str, Any]:
+    """One store in scratch, for programs."""
+    return {
+        "path": str(entry.path),
+        "nbytes": entry.nbytes,
+        "age_days": round(entry.age_s / 86400, 2),
+        "fingerprint": entry.store.fingerprint if entry.store else None,
+        "shards": len(entry.store.present_shards()) if entry.store else 0,
+        "of_shards": len(entry.store.layout.shards) if entry.store else 0,
+    }
+
+
+def print_scratch(found: Sequence[Entry], trials_nbytes: int) -> None:
+    """What lies in scratch, and how much in all."""
+    for entry in found:
+        print(f"{entry.path}  {entry.nbytes / 1e6:,.1f} MB, {entry.age_s / 86400:.1f} days old")
+        if entry.store is None:
+            print("  cannot be opened; nothing of it is reused")
+            continue
+        made_by, shards = entry.store.made_by, entry.store.layout.shards
+        layers = ", ".join(made_by["layers"])
+        print(
+            f"  {made_by['variant']} ({made_by['weights']} weights), {layers}, "
+            f"crop {made_by['crop']}, {entry.store.layout.rows:,} rows, "
+            f"{len(entry.store.present_shards())} of {len(shards)} shards"
+        )
+    print(f"trials of heads: {trials_nbytes / 1e6:,.1f} MB")
+    print(f"{(trials_nbytes + sum(entry.nbytes for entry in found)) / 1e6:,.1f} MB in all")

@@ -1,0 +1,133 @@
+"""Whether what a run would fetch is there: archives, weights, remotes."""
+
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+
+from pipeline import weights
+from pipeline.archives import NAMES, archive_path, local_path
+from stages.finding import Finding
+from stages.machine import answer
+from stages.params import Base, Prepare
+
+HASHED_NBYTES = 1 << 30  # files up to this size are hashed, which takes a second or two
+_TIMEOUT_S = 5
+_REMOTE_TIMEOUT_S = 30
+
+
+def sources(settings: Prepare, needed: bool) -> list[Finding]:
+    """The three archives: on disk and right, or offered at their address.
+
+    Args:
+        settings: Where they are to come from.
+        needed: Whether a run would read them; else nothing about them is a problem.
+    """
+
+    def look(part: str) -> Finding:
+        path, md5 = archive_path(settings.source, part), getattr(settings.md5, part)
+        remedy = (
+            f"put it in {path.parent}, or set prepare.source; to try without the data: make demo"
+        )
+        if path.is_file() or local_path(settings.source) is not None:
+            return _file("archive", path, "md5", md5, remedy)
+        return _offer("archive", f"{settings.source.rstrip('/')}/{NAMES[part]}", remedy)
+
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        return [_weighed(finding, needed) for finding in pool.map(look, NAMES)]
+
+
+def base_weights(base: Base, needed: bool) -> Finding:
+    """The weights: seeded, on disk and right, or offered at their address."""
+    if base.weights == "seeded":
+        return Finding(
+            "weights", "note", "seeded stand-ins: figures say nothing of the real network"
+        )
+    there = local_path(base.weights)
+    path = there or weights.DOWNLOADS / base.weights.rpartition("/")[2]
+    remedy = f"put it at {path}, or set base.weights; to try without it: make demo"
+    if there is not None or path.is_file():
+        return _weighed(_file("weights", path, "sha256", base.sha256, remedy), needed)
+    return _weighed(_offer("weights", base.weights, remedy), needed)
+
+
+def remotes(settings: Mapping[str, Any], needed: bool) -> list[Finding]:
+    """Whether each of DVC's remotes answers.
+
+    Args:
+        settings: As `stages.remotes` prints them.
+        needed: Whether results are to come from a remote: they are in dvc.lock, but not here.
+    """
+    names = settings["remotes"]
+    if not names:
+        return [
+            Finding(
+                "remote",
+                "note",
+                "none: results stay on this machine, and none come from another",
+                "dvc remote add -d NAME ADDRESS",
+            )
+        ]
+
+    def look(name: str) -> Finding:
+        what = f"{name}, {names[name]}"
+        said = answer([sys.executable, "-m", "stages.remotes", name], timeout_s=_REMOTE_TIMEOUT_S)
+        if isinstance(said, str):
+            return Finding(
+                "remote", "problem", f"{what}: {said}",
+                "check the address (`dvc remote list`), the network, credentials",
+            )  # fmt: skip
+        if said["pushed"]:
+            return Finding("remote", "ok", f"{what}: reached, and holds results")
+        return Finding(
+            "remote", "problem" if needed else "note", f"{what}: nothing has been pushed there",
+            "`dvc push`, where the results are; if that was done: is it mounted, and the address "
+            "right?",
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = list(pool.map(look, names))
+    if settings["default"] not in names:
+        found.append(
+            Finding("remote", "note", "none is the default", "dvc remote default NAME, or -r NAME")
+        )
+    return found
+
+
+def _weighed(finding: Finding, needed: bool) -> Finding:
+    if finding.level == "problem" and not needed:
+        return replace(finding, level="note", text=f"{finding.text}; not needed now", remedy="")
+    return finding
+
+
+def _file(about: str, path: Path, kind: str, wanted: str | None, remedy: str) -> Finding:
+    if not path.is_file():
+        return Finding(about, "problem", f"{path}: no such file", remedy)
+    if wanted is None or path.stat().st_size > HASHED_NBYTES:
+        return Finding(about, "ok", f"{path}: there; its {kind} was not checked")
+    got = pooch.file_hash(str(path), alg=kind)
+    if got != wanted:
+        text = f"{path}: expected {kind} {wanted}, got {got}"
+        return Finding(about, "problem", text, f"fetch the file anew, or set {kind} in params.yaml")
+    return Finding(about, "ok", f"{path}: there, {kind} right")
+
+
+def _offer(about: str, address: str, remedy: str) -> Finding:
+    try:
+        # Not HEAD, which some servers refuse; nothing is read of what is offered.
+        with requests.get(address, stream=True, timeout=_TIMEOUT_S) as response:
+            response.raise_for_status()
+    except requests.HTTPError as error:
+        return Finding(about, "problem", str(error), remedy)
+    except requests.Timeout:
+        return Finding(about, "problem", f"{address}: no answer within {_TIMEOUT_S} s", remedy)
+    except requests.ConnectionError:
+        return Finding(about, "problem", f"{address}: cannot be reached from here", remedy)
+    except (requests.RequestException, ValueError) as error:
+        return Finding(about, "problem", f"{address}: {error}", remedy)
+    return Finding(about, "ok", f"{address}: offered; checked when it is fetched")
