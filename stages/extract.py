@@ -194,7 +194,7 @@ def _time(clock: Clock, seconds: float) -> dict[str, float]:
 
 def _described(base: FrozenBase) -> str:
     settings = base.params.base
-    stand_in = " with seeded (stand-in) weights" if settings.weights == "seeded" else ""
+    stand_in = " with seeded (stand-in) weights" if settings.seeded else ""
     seen = settings.crop + (", contrast equalised" if settings.contrast else "")
     views = f", {base.views} views" if base.views > 1 else ""
     return f"{settings.variant} AlexNet{stand_in}, {', '.join(settings.layers)}, {seen}{views}"
