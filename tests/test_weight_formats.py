@@ -383,6 +383,9 @@ def test_other_functions_of_pytorch_are_not_known(tmp_path: Path, name: str) -> 
     )
     with pytest.raises(InputError, match=f"wants to call '{module} {function}'"):
         load(path)
+    write_zip(path, f"\x80\x02c{module}\n{function}\n)R.".encode("latin1"), {})
+    with pytest.raises(InputError, match=f"wants to call '{module} {function}'"):
+        load(path)
 
 
 def only(entry: bytes) -> bytes:
