@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,8 +11,10 @@ import numpy as np
 import pooch
 from numpy.typing import NDArray
 
+from pipeline.caffe import read_caffemodel
 from pipeline.errors import UNREADABLE_NPZ, InputError
 from pipeline.fetch import fetch, local_path
+from pipeline.torch_file import read_pth
 
 Arrays = dict[str, NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -23,11 +25,8 @@ def load_weights(location: str, sha256: str | None, shapes: Shapes) -> Arrays:
     """The arrays that the network asks for.
 
     Args:
-        location: "seeded", or the path, file:// or http(s) address of a ``.npz`` (arrays
-            ``conv1_W``, ``conv1_b``, …) or of a ``.npy`` in the layout of Guerzhoy and Frossard's
-            ``bvlc_alexnet.npy`` (a pickled dict of name to [W, b]).
-        sha256: Of the file, checked before it is opened; a ``.npy`` must have one, because it is
-            a pickle. Not looked at for "seeded".
+        location: "seeded", or the path or address of a file, as `read_weights` reads it.
+        sha256: Of the file, checked before it is opened. Not looked at for "seeded".
         shapes: What is wanted, as `pipeline.alexnet.weight_shapes` gives it.
 
     Returns:
@@ -39,24 +38,97 @@ def load_weights(location: str, sha256: str | None, shapes: Shapes) -> Arrays:
     """
     if location == "seeded":
         return seeded_weights(shapes)
+    path = obtain_weights(location, sha256)
+    return checked_weights(path, read_weights(path, sha256, shapes), shapes)
+
+
+def load_first_weights(
+    sources: Sequence[tuple[str, str | None]], shapes: Shapes, say: Callable[[str], None]
+) -> Arrays:
+    """The arrays that the network asks for, from the first of several addresses that has them.
+
+    An address is passed over where nothing can be had, or something of another hash. A file of
+    the right hash is the one that was meant: what is wrong with its content is an error.
+
+    Args:
+        sources: Location and sha256 of each, as `load_weights` takes them, in order.
+        shapes: What is wanted.
+        say: Told in one line each which were passed over and why, and which was taken; not
+            called where there is no choice.
+
+    Raises:
+        InputError: As `load_weights`; where there are several, and none can be had, what is wrong
+            with each.
+    """
+    if len(sources) == 1:
+        return load_weights(*sources[0], shapes)
+    faults = []
+    for location, sha256 in sources:
+        try:
+            path = obtain_weights(location, sha256)
+        except InputError as error:
+            faults.append(str(error))
+            say(f"weights: passed over {location}: {error}")
+            continue
+        say(f"weights: taken from {location}")
+        return checked_weights(path, read_weights(path, sha256, shapes), shapes)
+    raise InputError(
+        f"base.weights: none of the {len(sources)} addresses has them: {' | '.join(faults)}"
+    )
+
+
+def obtain_weights(location: str, sha256: str | None) -> Path:
+    """Fetch a file of weights, if it is not on disk, and check its hash.
+
+    Raises:
+        InputError: Nothing there, or another hash.
+    """
     path = _fetch(location, sha256)
-    got = pooch.file_hash(str(path), alg="sha256")
-    if sha256 is not None and got != sha256:
+    if sha256 is not None and (got := pooch.file_hash(str(path), alg="sha256")) != sha256:
         raise InputError(
             f"{path}: expected sha256 {sha256}, got {got}; fetch the file anew, or, if these are "
             f"the weights you want, set base.sha256 to {got}"
         )
-    if path.suffix == ".npz":
-        arrays = _read_npz(path, shapes)
-    elif path.suffix == ".npy":
-        if sha256 is None:
-            raise InputError(
-                f"{path}: a .npy of weights is a pickle and is not opened unchecked; "
-                f"if you trust it, set base.sha256 to {got}"
-            )
-        arrays = _read_pickled(path)
-    else:
-        raise InputError(f"{path}: expected weights in a .npz or .npy file")
+    return path
+
+
+def read_weights(path: Path, sha256: str | None, wanted: Container[str]) -> dict[str, Any]:
+    """What a file of weights holds, by the names and in the order of axes used here.
+
+    Args:
+        path: ``.npz`` (arrays ``conv1_W``, ``conv1_b``, …); ``.npy`` in the layout of Guerzhoy
+            and Frossard's ``bvlc_alexnet.npy`` (a pickled dict of name to [W, b]);
+            ``.caffemodel``; ``.pth`` (the state_dict of torchvision's AlexNet).
+        sha256: The file's, already checked. A ``.npy`` must have one, because it is a pickle.
+        wanted: Names of arrays; of others the value may be None.
+
+    Raises:
+        InputError: Another kind of file, or something else than arrays in it.
+    """
+    match path.suffix:
+        case ".npz":
+            return _read_npz(path, wanted)
+        case ".npy":
+            if sha256 is None:
+                got = pooch.file_hash(str(path), alg="sha256")
+                raise InputError(
+                    f"{path}: a .npy of weights is a pickle and is not opened unchecked; "
+                    f"if you trust it, set base.sha256 to {got} (of convert-weights: --sha256)"
+                )
+            return _read_pickled(path)
+        case ".caffemodel":
+            return read_caffemodel(path, wanted)
+        case ".pth":
+            return read_pth(path, wanted)
+    raise InputError(f"{path}: expected weights in a .npz, .npy, .caffemodel or .pth file")
+
+
+def checked_weights(path: Path, arrays: Mapping[str, Any], shapes: Shapes) -> Arrays:
+    """The arrays wanted, of what a file holds, as float32.
+
+    Raises:
+        InputError: One that is missing, of another shape, or not finite.
+    """
     return {name: _checked(path, name, arrays, shape) for name, shape in shapes.items()}
 
 
@@ -91,8 +163,8 @@ def _fetch(location: str, sha256: str | None) -> Path:
     if path is not None:
         if not path.is_file():
             raise InputError(
-                f"{path}: no such file; base.weights expects a .npz or .npy file, its address, "
-                "or `seeded`"
+                f"{path}: no such file; base.weights expects a .npz, .npy, .caffemodel or .pth file, "
+                "its address, or `seeded`"
             )
         return path
     if sha256 is None:
@@ -107,7 +179,7 @@ def _checked(
     if name not in arrays:
         raise InputError(
             f"{path}: no weights {name!r}, which the layers asked for need; "
-            f"it has {', '.join(sorted(arrays))}"
+            f"it has {_listed(arrays)}"
         )
     array = arrays[name]
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
@@ -115,18 +187,24 @@ def _checked(
     if array.shape != shape:
         raise InputError(f"{path}: {name} has shape {array.shape}; expected {shape}")
     with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
+        array = array.astype(np.float32, order="C")
     if not np.isfinite(array).all():
         raise InputError(f"{path}: {name} holds values that are not finite")
     return array
 
 
-def _read_npz(path: Path, shapes: Shapes) -> dict[str, Any]:
+def _listed(names: Mapping[str, Any]) -> str:
+    # They come from the file: of any length, number, and characters.
+    shown = [name if name.isprintable() else ascii(name) for name in sorted(names)]
+    return ", ".join(name[:60] for name in shown[:40]) + (", …" if len(shown) > 40 else "")
+
+
+def _read_npz(path: Path, wanted: Container[str]) -> dict[str, Any]:
     try:
         # np.load leaves a file open that it opened and cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             # Present but unwanted arrays (fc8, 16 MB) stay unread; their names serve the message.
-            return {name: arrays[name] if name in shapes else None for name in arrays.files}
+            return {name: arrays[name] if name in wanted else None for name in arrays.files}
     except UNREADABLE_NPZ as error:
         raise InputError(f"{path}: expected a .npz of plain arrays, got {error}") from error
 

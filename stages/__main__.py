@@ -21,6 +21,7 @@ from pipeline.index import index_blocks
 from pipeline.scaling import Kind
 from stages import predict as images
 from stages.console import bar, run
+from stages.convert import convert_weights
 from stages.doctor import examine
 from stages.extract import columns_of
 from stages.files import write_text
@@ -275,6 +276,9 @@ def prune(
         remove(entry)
     freed = forget_trials(older_than) + sum(entry.nbytes for entry in found)
     print(f"removed {len(found)} stores and trials of heads, {freed / 1e6:,.1f} MB")
+
+
+app.command()(convert_weights)
 
 
 def _expected(store: str, opened: FeatureStore) -> Iterator[Columns]:

@@ -20,7 +20,8 @@ from pipeline.features import Features, Network, Pixels, forward
 from pipeline.images import Contrast
 from pipeline.reading import Reader
 from pipeline.views import view_count, view_name
-from pipeline.weights import load_weights, weights_digest
+from pipeline.weights import load_first_weights, weights_digest
+from stages.console import warn
 from stages.params import Params, stated
 
 # Whatever is in these, and in this file, can change a feature: their text is part of what made it.
@@ -123,7 +124,7 @@ def load_base(params: Params) -> FrozenBase:
         shapes = alexnet.weight_shapes(base.variant, base.layers)
     except ValueError as error:
         raise InputError(f"params.yaml: base.layers: {error}") from error
-    return FrozenBase(params, load_weights(base.weights, base.sha256, shapes))
+    return FrozenBase(params, load_first_weights(base.sources, shapes, warn))
 
 
 def input_keys(index: pd.DataFrame, crop: str) -> NDArray[np.uint8]:

@@ -33,6 +33,11 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def warn(line: str) -> None:
+    """Print a line beside a program's answer, to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
     """Run a program to its exit status.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cache.errors import DamagedError, StoreError
+from cache.remote import is_local
 from cache.spec import Layout
 from cache.store import open_store
 from pipeline.errors import InputError
@@ -74,18 +75,16 @@ def examine_project(params: Params) -> list[Finding]:
             if isinstance(said, str)
             else reach.remotes(dvc, needed=elsewhere)
         )
-        folders = {
-            "scratch": scratch_root(),
-            "DVC's cache": Path(dvc["cache"]),
-            "data": STORE.parent,
-        }
+        folders = {"DVC's cache": Path(dvc["cache"]), "data": STORE.parent}
+        if is_local(str(scratch_root())):
+            folders["scratch"] = Path(str(scratch_root()))
         need = 0 if fits else rows * _row_nbytes(params)
         return [
             store,
             *machine.disk(folders, need),
             *([Finding("disk", "note", granted)] if granted and need else []),
             *sources.result(),
-            weights.result(),
+            *weights.result(),
             *remotes,
         ]
 

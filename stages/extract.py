@@ -172,7 +172,7 @@ def _anywhere(params: Params) -> Params:
     """With addresses that mean the same to a worker in another folder."""
     prepare = params.prepare.model_copy(update={"source": anywhere(params.prepare.source)})
     weights = params.base.weights
-    located = weights if weights == "seeded" else anywhere(weights)
+    located = weights if params.base.seeded else [anywhere(location) for location in weights]
     base = params.base.model_copy(update={"weights": located})
     return params.model_copy(update={"prepare": prepare, "base": base})
 
@@ -210,7 +210,7 @@ def _time(clock: Clock, seconds: float) -> dict[str, float]:
 
 def _described(base: FrozenBase) -> str:
     settings = base.params.base
-    stand_in = " with seeded (stand-in) weights" if settings.weights == "seeded" else ""
+    stand_in = " with seeded (stand-in) weights" if settings.seeded else ""
     seen = settings.crop + (", contrast equalised" if settings.contrast else "")
     views = f", {base.views} views" if base.views > 1 else ""
     return f"{settings.variant} AlexNet{stand_in}, {', '.join(settings.layers)}, {seen}{views}"

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -16,6 +16,15 @@ from pipeline.errors import InputError
 PARAMS = Path("params.yaml")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
 Hex = Annotated[str, Field(pattern="^[0-9a-f]+$")]
+
+
+def _listed(value: Any) -> Any:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+_Listed = BeforeValidator(_listed)  # one value stands for a list of it, null for an empty one
 
 
 class _Section(BaseModel):
@@ -48,13 +57,26 @@ class Base(_Section):
     """The frozen network and what is read from it."""
 
     variant: Literal["bvlc", "torchvision", "narrow"]
-    weights: str
-    sha256: Hex | None
+    weights: Annotated[list[str], Field(min_length=1), _Listed]
+    sha256: Annotated[list[Hex], _Listed]
     layers: Annotated[list[str], Field(min_length=1)]
     crop: Literal["full", "roi"]
     contrast: Contrast | None
     shift: Annotated[float, Field(ge=0, lt=0.5)]
     precision: Literal["float32", "bfloat16"]
+
+    @property
+    def seeded(self) -> bool:
+        """Whether random stand-ins take the place of weights."""
+        return self.weights == ["seeded"]
+
+    @property
+    def sources(self) -> list[tuple[str, str | None]]:
+        """Where the weights come from, in the order to try: location and sha256."""
+        if not self.sha256:
+            return [(location, None) for location in self.weights]
+        hashes = self.sha256 if len(self.sha256) > 1 else self.sha256 * len(self.weights)
+        return list(zip(self.weights, hashes, strict=True))
 
 
 class Store(_Section):
@@ -117,6 +139,7 @@ def load_params(path: Path = PARAMS) -> Params:
         raise InputError(
             f"{path}: study.heads: no head {absent[0]!r}; it has {', '.join(params.heads)}"
         )
+    _check_sources(params.base, path)
     return params
 
 
@@ -130,7 +153,7 @@ def stated(params: Params) -> dict[str, Any]:
         "contrast": base.contrast.model_dump() if base.contrast else None,
         "shift": base.shift,
         "precision": base.precision,
-        "weights": "seeded" if base.weights == "seeded" else "file",
+        "weights": "seeded" if base.seeded else "file",
         "dtype": params.store.dtype,
     }
 
@@ -153,6 +176,20 @@ def checked(kind: type[Any], values: Any, where: str = "") -> Any:
         # An unknown key first: where one is misspelt, another is missing.
         faults = sorted(error.errors(include_url=False), key=lambda f: f["type"] not in _UNKNOWN)
         raise InputError(f"{PARAMS}: {_sentence(faults[0], kind, where)}") from error
+
+
+def _check_sources(base: Base, path: Path) -> None:
+    several, hashes = len(base.weights), len(base.sha256)
+    if several > 1 and "seeded" in base.weights:
+        raise InputError(
+            f"{path}: base.weights: `seeded` stands alone; in a list, random stand-ins would take "
+            "the place of weights that cannot be had"
+        )
+    if hashes not in ({0, 1} if several == 1 else {1, several}):
+        raise InputError(
+            f"{path}: base.sha256: expected one hash for all of base.weights, or one for each of "
+            f"the {several}, got {hashes}"
+        )
 
 
 def _sentence(fault: Mapping[str, Any], kind: type[Any], where: str) -> str:

@@ -109,7 +109,7 @@ def predict(
     views = [[blocks[view_name(k, view)] for k in layers] for view in range(base.views)]
     proba = head.predict_proba(*views)
     classes = [(int(label), CLASS_NAMES[label]) for label in head.classes_]
-    seeded = params.base.weights == "seeded" or facts["stand_in"]
+    seeded = params.base.seeded or facts["stand_in"]
     answer = {"head": name, "seeded": seeded, "images": _answers(files, proba, classes)}
     if store is not None:
         plain = {layer: blocks[layer] for layer in layers}

@@ -10,8 +10,11 @@ from typing import Any
 import pooch
 import requests
 
+from cache.errors import StoreError
+from cache.remote import filesystem_of, transport_faults
 from pipeline import weights
-from pipeline.archives import NAMES, archive_path, local_path
+from pipeline.archives import NAMES, archive_path
+from pipeline.fetch import local_path
 from stages.finding import Finding
 from stages.machine import answer
 from stages.params import Base, Prepare
@@ -42,18 +45,23 @@ def sources(settings: Prepare, needed: bool) -> list[Finding]:
         return [_weighed(finding, needed) for finding in pool.map(look, NAMES)]
 
 
-def base_weights(base: Base, needed: bool) -> Finding:
-    """The weights: seeded, on disk and right, or offered at their address."""
-    if base.weights == "seeded":
-        return Finding(
-            "weights", "note", "seeded stand-ins: figures say nothing of the real network"
-        )
-    there = local_path(base.weights)
-    path = there or weights.DOWNLOADS / base.weights.rpartition("/")[2]
+def base_weights(base: Base, needed: bool) -> list[Finding]:
+    """The weights: seeded, on disk and right, or offered at an address; one of several will do."""
+    if base.seeded:
+        seeded = "seeded stand-ins: figures say nothing of the real network"
+        return [Finding("weights", "note", seeded)]
+    found = [_one_of_weights(location, sha256) for location, sha256 in base.sources]
+    needed = needed and all(finding.level == "problem" for finding in found)
+    return [_weighed(finding, needed) for finding in found]
+
+
+def _one_of_weights(location: str, sha256: str | None) -> Finding:
+    there = local_path(location)
+    path = there or weights.DOWNLOADS / location.rpartition("/")[2]
     remedy = f"put it at {path}, or set base.weights; to try without it: make demo"
     if there is not None or path.is_file():
-        return _weighed(_file("weights", path, "sha256", base.sha256, remedy), needed)
-    return _weighed(_offer("weights", base.weights, remedy), needed)
+        return _file("weights", path, "sha256", sha256, remedy)
+    return _offer("weights", location, remedy)
 
 
 def remotes(settings: Mapping[str, Any], needed: bool) -> list[Finding]:
@@ -118,6 +126,8 @@ def _file(about: str, path: Path, kind: str, wanted: str | None, remedy: str) ->
 
 
 def _offer(about: str, address: str, remedy: str) -> Finding:
+    if not address.startswith(("http://", "https://")):
+        return _kept(about, address, remedy)
     try:
         # Not HEAD, which some servers refuse; nothing is read of what is offered.
         with requests.get(address, stream=True, timeout=_TIMEOUT_S) as response:
@@ -131,3 +141,22 @@ def _offer(about: str, address: str, remedy: str) -> Finding:
     except (requests.RequestException, ValueError) as error:
         return Finding(about, "problem", f"{address}: {error}", remedy)
     return Finding(about, "ok", f"{address}: offered; checked when it is fetched")
+
+
+def _kept(about: str, address: str, remedy: str) -> Finding:
+    """A file of an object store."""
+    try:
+        filesystem, path = filesystem_of(address)
+        there = filesystem.exists(path)
+    except (OSError, StoreError) as error:
+        return _out_of_reach(about, address, error, remedy)
+    except transport_faults() as error:
+        return _out_of_reach(about, address, error, remedy)
+    if not there:
+        return Finding(about, "problem", f"{address}: no such object", remedy)
+    return Finding(about, "ok", f"{address}: offered; checked when it is fetched")
+
+
+def _out_of_reach(about: str, address: str, error: Exception, remedy: str) -> Finding:
+    reason = " ".join(str(error).split())
+    return Finding(about, "problem", f"{address}: cannot be reached ({reason})", remedy)

@@ -5,8 +5,9 @@ from pipeline.errors import InputError
 from pipeline.gradient import FineTunedHead
 from pipeline.head import Head
 from pipeline.scaling import Floats
-from pipeline.weights import load_weights
+from pipeline.weights import load_first_weights
 from stages.candidates import Candidates
+from stages.console import warn
 from stages.params import Params
 
 
@@ -31,13 +32,13 @@ def give_start(params: Params, name: str, candidates: Candidates) -> None:
 
 def stands_in(params: Params, head: Head) -> bool:
     """Whether it is fine-tuned from random stand-ins for AlexNet's own layers."""
-    return isinstance(head, FineTunedHead) and "seeded" in (head.start, params.base.weights)
+    return isinstance(head, FineTunedHead) and (head.start == "seeded" or params.base.seeded)
 
 
 def _fully_connected(params: Params, start: str) -> list[tuple[Floats, Floats]]:
     base = params.base
     shapes = weight_shapes(base.variant, ["fc7"])
     wanted = {name: shape for name, shape in shapes.items() if name.startswith("fc")}
-    location = base.weights if start == "base" else "seeded"
-    arrays = load_weights(location, base.sha256, wanted)
+    sources = base.sources if start == "base" else [("seeded", None)]
+    arrays = load_first_weights(sources, wanted, warn)
     return [(arrays[f"{layer}_W"], arrays[f"{layer}_b"]) for layer in ("fc6", "fc7")]

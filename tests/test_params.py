@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from pipeline.errors import InputError
 from pipeline.heads import KINDS
 from stages.candidates import candidates_of
-from stages.params import load_params
+from stages.params import load_params, stated
 
 
 def changed(tmp_path: Path, where: str, value: Any) -> Path:
@@ -60,6 +60,12 @@ def test_the_shipped_file_is_valid_and_every_head_in_it() -> None:
         ),
         ("base.shift", 0.5, r"base\.shift: .* less than 0\.5"),
         ("store.zzzzzz", 1, r"store\.zzzzzz: unknown key; expected one of address, dtype"),
+        ("base.weights", 3, r"base\.weights\.0: input should be a valid string, got 3"),
+        ("base.weights", [], r"base\.weights: .*at least 1 item"),
+        ("base.weights", None, r"base\.weights: .*at least 1 item"),
+        ("base.weights", ["a.npz", "seeded"], r"base\.weights: `seeded` stands alone; .*stand-ins"),
+        ("base.sha256", "xyz", r"base\.sha256\.0: string should match .*got 'xyz'"),
+        ("base.sha256", ["00", "11"], r"base\.sha256: expected one hash .* each of the 1, got 2"),
         ("split.seed", ..., r"split\.seed: missing"),
         ("base.variant", "vgg", r"base\.variant: input should be 'bvlc', 'torchvision' or .*'vgg'"),
         ("base.layers", [], r"base\.layers: list should have at least 1 item"),
@@ -144,3 +150,48 @@ def test_numbers_in_exponent_form_are_numbers(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text()
     path.write_text(re.sub(r"val_fraction: [\d.]+", "val_fraction: 2e-1", text))
     assert load_params(path).split.val_fraction == 0.2
+
+
+A, B, C = "00", "11", "22"
+
+
+@pytest.mark.parametrize(
+    ("weights", "sha256", "sources"),
+    [
+        ("a.npz", A, [("a.npz", A)]),
+        ("a.npz", None, [("a.npz", None)]),
+        (["a.npz"], [A], [("a.npz", A)]),
+        (["a.npz", "b.npz"], A, [("a.npz", A), ("b.npz", A)]),
+        (["a.npz", "b.npy", "c.pth"], [A, B, C], [("a.npz", A), ("b.npy", B), ("c.pth", C)]),
+    ],
+)
+def test_weights_at_one_address_or_several(
+    tmp_path: Path, weights: Any, sha256: Any, sources: list[Any]
+) -> None:
+    changed(tmp_path, "base.weights", weights)
+    params = YAML(typ="safe").load(tmp_path / "params.yaml")
+    params["base"]["sha256"] = sha256
+    YAML(typ="safe").dump(params, tmp_path / "params.yaml")
+    base = load_params(tmp_path / "params.yaml").base
+    assert base.sources == sources
+    assert not base.seeded
+
+
+@pytest.mark.parametrize(("sha256", "got"), [(None, 0), ([A, B], 2)])
+def test_several_addresses_need_a_hash_each(tmp_path: Path, sha256: Any, got: int) -> None:
+    changed(tmp_path, "base.weights", ["a.npz", "b.npz", "c.npz"])
+    params = YAML(typ="safe").load(tmp_path / "params.yaml")
+    params["base"]["sha256"] = sha256
+    YAML(typ="safe").dump(params, tmp_path / "params.yaml")
+    with pytest.raises(InputError, match=f"one hash for all .* each of the 3, got {got}$"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_what_is_stated_of_the_features_does_not_depend_on_where_weights_lie(
+    tmp_path: Path,
+) -> None:
+    said = []
+    for weights in ("seeded", "a.npy", "b.caffemodel", ["a.npy", "https://example.org/c.pth"]):
+        said.append(stated(load_params(changed(tmp_path, "base.weights", weights))))
+    assert [one.pop("weights") for one in said] == ["seeded", "file", "file", "file"]
+    assert said == said[:1] * 4

@@ -338,7 +338,7 @@ def project(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         eye=SimpleNamespace(seen=lambda image: [np.asarray(image.resize((4, 4)))]),
         forward=lambda images: [colours([image[0] for image in images])],
     )
-    params = SimpleNamespace(base=SimpleNamespace(weights="seeded", crop="roi"), heads={"red": {}})
+    params = SimpleNamespace(base=SimpleNamespace(seeded=True, crop="roi"), heads={"red": {}})
     monkeypatch.setattr(stage, "load_head", lambda folder: (Red(), facts))
     monkeypatch.setattr(stage, "load_base", lambda params: base)
     monkeypatch.setattr(command, "load_params", lambda: params)

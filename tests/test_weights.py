@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from pipeline.alexnet import weight_shapes
 from pipeline.errors import InputError
-from pipeline.weights import DOWNLOADS, load_weights, seeded_weights, weights_digest
+from pipeline.weights import (
+    DOWNLOADS,
+    load_first_weights,
+    load_weights,
+    seeded_weights,
+    weights_digest,
+)
 
 SHAPES = {"conv1_W": (3, 3, 2, 4), "conv1_b": (4,), "fc6_W": (8, 5), "fc6_b": (5,)}
 RNG = np.random.default_rng(0)
@@ -306,9 +312,9 @@ def test_npz_that_is_a_npy(tmp_path: Path) -> None:
 
 
 def test_other_ending(tmp_path: Path) -> None:
-    path = tmp_path / "w.caffemodel"
+    path = tmp_path / "w.h5"
     path.write_bytes(b"anything")
-    with pytest.raises(InputError, match=r"w\.caffemodel: expected weights in a \.npz or \.npy"):
+    with pytest.raises(InputError, match=r"w\.h5: expected weights in a \.npz, \.npy, \.caffem"):
         load_weights(str(path), sha256(path), SHAPES)
 
 
@@ -372,3 +378,70 @@ def test_nobody_answers() -> None:
         match=f"cannot fetch {address} .expected sha256 {'0' * 64}.*data/weights/w.npz.*make demo",
     ):
         load_weights(address, "0" * 64, SHAPES)
+
+
+def test_the_first_address_that_has_them_is_taken(site: Site, tmp_path: Path) -> None:
+    right, page = served_hash(site), b"<html>not found, and yet status 200</html>"
+    site.files["page/w.npz"] = page
+    (tmp_path / "altered.npz").write_bytes(site.files["w.npz"][:-1])
+    sources = [
+        (str(tmp_path / "absent.npz"), right),
+        (f"{unreachable()}/w.npz", right),
+        (f"{site.address}/gone/w.npz", right),
+        (f"{site.address}/page/w.npz", right),
+        (str(tmp_path / "altered.npz"), right),
+        (f"{site.address}/w.npz", right),
+        (f"{site.address}/never/w.npz", right),
+    ]
+    said: list[str] = []
+    loaded = load_first_weights(sources, SHAPES, said.append)
+    assert weights_digest(loaded) == weights_digest(ARRAYS)
+    assert site.asked == ["gone/w.npz", "page/w.npz", "w.npz"]
+    reasons = "no such file", "cannot fetch", "404", hashlib.sha256(page).hexdigest(), "got "
+    for line, (location, _), reason in zip(said, sources, reasons, strict=False):
+        assert line.startswith(f"weights: passed over {location}: ")
+        assert reason in line
+        assert "\n" not in line
+    assert said[len(reasons) :] == [f"weights: taken from {site.address}/w.npz"]
+    assert files_in(Path()) == [DOWNLOADS / "w.npz"]
+
+
+def test_other_formats_have_other_hashes_and_the_same_weights(tmp_path: Path) -> None:
+    npz = write_npz(tmp_path / "w.npz", ARRAYS)
+    npy = write_npy(tmp_path / "w.npy", pickle.dumps(one_object(LAYERS)))
+    sources = [(str(path), sha256(path)) for path in (npy, npz)]
+    said: list[str] = []
+    first = load_first_weights(sources, SHAPES, said.append)
+    npy.unlink()
+    second = load_first_weights(sources, SHAPES, said.append)
+    assert weights_digest(first) == weights_digest(second)
+    assert [line for line in said if "taken" in line] == [
+        f"weights: taken from {path}" for path in (npy, npz)
+    ]
+
+
+def test_none_of_several_addresses_is_one_line_that_names_each(tmp_path: Path) -> None:
+    (tmp_path / "b.npz").write_bytes(b"anything")
+    sources = [(str(tmp_path / f"{name}.npz"), "0" * 64) for name in "ab"]
+    faults = r"none of the 2 addresses .*a\.npz: no such file.* \| .*b\.npz: expected sha256 "
+    with pytest.raises(InputError, match=faults) as error:
+        load_first_weights(sources, SHAPES, lambda line: None)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_wrong_inside_the_right_file_is_no_reason_to_try_another(tmp_path: Path) -> None:
+    bad = write_npz(tmp_path / "bad.npz", {"conv1_W": ARRAYS["conv1_W"]})
+    good = write_npz(tmp_path / "good.npz", ARRAYS)
+    sources = [(str(path), sha256(path)) for path in (bad, good)]
+    with pytest.raises(InputError, match=r"bad\.npz: no weights 'conv1_b'"):
+        load_first_weights(sources, SHAPES, lambda line: None)
+
+
+def test_one_address_has_nothing_to_say_of_a_choice(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "w.npz", ARRAYS)
+    said: list[str] = []
+    load_first_weights([(str(path), None)], SHAPES, said.append)
+    load_first_weights([("seeded", None)], SHAPES, said.append)
+    with pytest.raises(InputError, match=r"absent\.npz: no such file"):
+        load_first_weights([(str(tmp_path / "absent.npz"), None)], SHAPES, said.append)
+    assert said == []
