@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 INDEX = Path("data/index.csv")
+CLASSES = Path("data/classes.json")
 THUMBNAILS = Path("data/thumbnails.zip")
 STORE = Path("data/features.zarr")
 MODELS = Path("models")

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.store import Block, FeatureStore
-from pipeline.classes import CLASS_NAMES
 from pipeline.errors import InputError
 from pipeline.selection import Data
 from pipeline.splits import Fold, k_folds_by_track, split_by_track
@@ -57,7 +56,7 @@ class OnDisk:
 
 
 def training_data(
-    store: FeatureStore, layers: Sequence[str], views: int
+    store: FeatureStore, layers: Sequence[str], views: int, n_classes: int
 ) -> tuple[NDArray[np.int64], Data]:
     """Row numbers of the training images, and their features.
 
@@ -69,7 +68,7 @@ def training_data(
         [OnDisk(store, view_name(layer, view), rows) for layer in layers]
         for view in range(1, views)
     ]
-    return rows, Data(blocks, store.column("label")[rows], len(CLASS_NAMES), others)
+    return rows, Data(blocks, store.column("label")[rows], n_classes, others)
 
 
 def images_to_test(store: FeatureStore, layers: Sequence[str], views: int) -> Iterator[list[Block]]:

@@ -6,16 +6,18 @@ from typing import Any
 import numpy as np
 
 from cache.store import open_store
+from pipeline.classes import read_classes
 from pipeline.errors import InputError
 from pipeline.head import Head, Labels
 from pipeline.saved import settings_of
 from pipeline.splits import some_tracks, split_by_frame
 from pipeline.views import view_count
+from pipeline.words import WORDS
 from stages.candidates import candidates_of
 from stages.console import bar, run, say
 from stages.files import read_json, write_json
 from stages.params import load_params, stated
-from stages.places import STORE, STUDY, TRAINING
+from stages.places import CLASSES, STORE, STUDY, TRAINING
 from stages.rows import folds_of, training_data
 from stages.start import give_start
 from stages.trials import identity_of, remembered
@@ -43,8 +45,9 @@ def main() -> None:
     give_start(params, name, candidates)
     training = read_json(TRAINING / f"{name}.json")
     head = chosen_head(candidates.heads, training["settings"])
-    store = open_store(STORE, stated(params))
-    rows, data = training_data(store, candidates.layers, view_count(params.base.shift))
+    store, classes = open_store(STORE, stated(params)), read_classes(CLASSES)
+    views = view_count(params.base.shift)
+    rows, data = training_data(store, candidates.layers, views, len(classes.names))
     track = store.column("track")[rows]
     train, val = folds_of(track, data.label, params.split)[0]
     seed = params.split.seed
@@ -71,9 +74,11 @@ def main() -> None:
         ]
         by_frame = right(*split_by_frame(data.label, n_val=len(val), seed=seed))
     write_json(STUDY / f"{name}.json", {"curve": curve, "by_frame": by_frame})
+    words = WORDS[classes.dataset]
     say(
-        f"study {name}: {100 * curve[-1]['accuracy']:.2f} % on tracks held out; a random "
-        f"split of frames would claim {100 * by_frame['accuracy']:.2f} % -> {STUDY / name}.json"
+        f"study {name}: {100 * curve[-1]['accuracy']:.2f} % on {words.track}s held out; a random "
+        f"split of {words.frame}s would claim {100 * by_frame['accuracy']:.2f} % "
+        f"-> {STUDY / name}.json"
     )
 
 
