@@ -89,12 +89,13 @@ def numbered(
     label = {name: k for k, name in enumerate(names)}
     # Of train/CLASS/image the first part is said by the split.
     apart = all(image.split and image.member.startswith(f"{image.split}/") for image in listed)
+    place = {key: natural(key) for key in set(group)}
     order = sorted(
         range(len(listed)),
         key=lambda k: (
             split[k] == "test",
             label[listed[k].label],
-            natural(group[k]),
+            place[group[k]],
             natural(listed[k].member),
         ),
     )
