@@ -23,8 +23,7 @@ images, labels = load_digits(return_X_y=True)
 for number, (image, label) in enumerate(zip(images, labels, strict=True)):
     path = WORKSPACE / f"images/{label}/{number:04}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    # 0..16, dark on light in the original; 255 is the brightest that a PNG has.
-    pixels = (image.reshape(8, 8) * (255 / 16)).astype("uint8")
+    pixels = (image.reshape(8, 8) * (255 / 16)).astype("uint8")  # from 0..16
     Image.fromarray(pixels).save(path)
 
 copy_project(WORKSPACE)

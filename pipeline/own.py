@@ -16,23 +16,14 @@ from pipeline.folder import Folder
 from pipeline.listing import REGION, Listed, list_csv, list_folder
 
 
-def list_images(source: Path) -> list[Listed]:
-    """The images of a folder or of a CSV file, in no order that matters.
-
-    Raises:
-        InputError: See `pipeline.listing`.
-    """
-    return list_csv(source) if source.is_file() else list_folder(source)
-
-
 def index_own(
-    listed: Sequence[Listed], folder: Folder, test_fraction: float, progress: Progress = iter
+    source: Path, folder: Folder, test_fraction: float, progress: Progress = iter
 ) -> tuple[pd.DataFrame, Classes]:
     """One row per listed image, each read and decoded once.
 
     Args:
-        listed: Images below the folder.
-        folder: Where they are.
+        source: The folder of classes, or a CSV.
+        folder: What to read images from, by their listed paths.
         test_fraction: Share of groups, in (0, 1), that is tested on where no split is given.
         progress: Wraps the loop over images, e.g. a tqdm bar.
 
@@ -41,9 +32,11 @@ def index_own(
         value.
 
     Raises:
-        InputError: Too few classes or groups, a group on both sides, an image absent or damaged.
+        InputError: A mistake in the listing (see `pipeline.listing`), too few classes or groups, a
+            group on both sides, an image absent or damaged.
     """
-    table, classes = numbered(listed, str(folder.path), test_fraction)
+    listed = list_csv(source) if source.is_file() else list_folder(source)
+    table, classes = numbered(listed, str(source), test_fraction)
     sources = {"train": folder, "test": folder}
     sizes, regions, digests = [], [], []
     for row, (size, digest) in looked_at(table, sources, progress):

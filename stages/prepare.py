@@ -15,7 +15,7 @@ from pipeline.contact import chosen_images, contact_sheet
 from pipeline.contents import Source
 from pipeline.folder import Folder, own_root
 from pipeline.images import decode
-from pipeline.own import index_own, list_images
+from pipeline.own import index_own
 from pipeline.signs import index_images
 from pipeline.thumbnails import thumbnail, write_thumbnails
 from pipeline.words import WORDS
@@ -44,8 +44,8 @@ def gathered(settings: Prepare) -> tuple[pd.DataFrame, Classes, Mapping[str, Sou
     if root := own_root(settings.source):
         say(f"prepare: reading the images that {settings.source} has or lists")
         folder = Folder(root)
-        listed = list_images(local_path(settings.source) or root)
-        index, classes = index_own(listed, folder, settings.test_fraction, progress)
+        source = local_path(settings.source) or root
+        index, classes = index_own(source, folder, settings.test_fraction, progress)
         return index, classes, {"train": folder, "test": folder}
     archives = {
         part: Archive(fetch_archive(settings.source, part, getattr(settings.md5, part)))

@@ -6,7 +6,6 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.listing import Listed, list_csv, list_folder
-from pipeline.own import list_images
 
 
 def touched(root: Path, *names: str) -> Path:
@@ -19,7 +18,7 @@ def touched(root: Path, *names: str) -> Path:
 
 def test_folders_name_classes_and_groups(tmp_path: Path) -> None:
     names = ("cat/tom/2.png", "cat/tom/10.PNG", "cat/b.jpeg", "dog/tom/1.webp", "dog/ä b.ppm")
-    assert set(list_images(touched(tmp_path, *names))) == {
+    assert set(list_folder(touched(tmp_path, *names))) == {
         Listed("cat/tom/2.png", "cat", "cat/tom", "", None),
         Listed("cat/tom/10.PNG", "cat", "cat/tom", "", None),
         Listed("cat/b.jpeg", "cat", "", "", None),
@@ -88,7 +87,7 @@ def test_a_csv_needs_paths_and_labels_alone(tmp_path: Path) -> None:
     text = 'label,path\r\ncat,./a//1.png\r\n\r\nNA,"b, c.png"\r\n'
     expected = [Listed("a/1.png", "cat", "", "", None), Listed("b, c.png", "NA", "", "", None)]
     assert list_csv(written(tmp_path, text)) == expected
-    assert list_images(written(tmp_path, b"\xef\xbb\xbf" + text.encode())) == expected  # of Excel
+    assert list_csv(written(tmp_path, b"\xef\xbb\xbf" + text.encode())) == expected  # of Excel
 
 
 def test_a_csv_may_say_the_rest(tmp_path: Path) -> None:

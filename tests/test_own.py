@@ -21,7 +21,7 @@ from pipeline.eye import Eye
 from pipeline.folder import Folder
 from pipeline.images import decode, resized
 from pipeline.index import COLUMNS, read_index
-from pipeline.listing import Listed, list_folder
+from pipeline.listing import Listed
 from pipeline.own import draw_test, index_own, natural, numbered
 from pipeline.reading import Reader, workers
 
@@ -205,7 +205,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_the_index_is_as_that_of_the_archives(pictures: Path, tmp_path: Path) -> None:
-    index, classes = index_own(list_folder(pictures), Folder(pictures), 0.25)
+    index, classes = index_own(pictures, Folder(pictures), 0.25)
     assert list(index.columns) == list(COLUMNS)
     assert classes.names == ("cat", "dog")
     for row in index.itertuples():
@@ -237,15 +237,16 @@ def test_the_index_is_as_that_of_the_archives(pictures: Path, tmp_path: Path) ->
     ],
 )
 def test_a_fault_of_an_image_is_told(pictures: Path, fault, message: str) -> None:  # type: ignore[no-untyped-def]
-    listed = list_folder(pictures)
+    rows = [f"{label}/{k}.png,{label}\n" for label in ("cat", "dog") for k in range(4)]
+    (pictures / "list.csv").write_text("path,label\n" + "".join(rows))
     fault(pictures / "cat/1.png")
     with pytest.raises(InputError, match=message):
-        index_own(listed, Folder(pictures), 0.25)
+        index_own(pictures / "list.csv", Folder(pictures), 0.25)
 
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_reader_reads_folders_and_refuses_what_was_changed(pictures: Path, count: int) -> None:
-    index, _ = index_own(list_folder(pictures), Folder(pictures), 0.25)
+    index, _ = index_own(pictures, Folder(pictures), 0.25)
     member = index["member"].tolist()
     changed = member.index("cat/0.png")
     (pictures / "cat/0.png").write_bytes((pictures / "cat/1.png").read_bytes())
@@ -260,8 +261,9 @@ def test_a_reader_reads_folders_and_refuses_what_was_changed(pictures: Path, cou
 
 
 def test_a_region_outside_is_told(pictures: Path) -> None:
-    listed = [image._replace(region=(0, 0, 6, 5)) for image in list_folder(pictures)]
-    with pytest.raises(
-        InputError, match=r"0\.png: region of interest 0,0 to 6,5 is not inside 7 x 5"
-    ):
-        index_own(listed, Folder(pictures), 0.25)
+    rows = [f"{label}/{k}.png,{label},0,0,6,5\n" for label in ("cat", "dog") for k in range(4)]
+    header = "path,label,roi_x1,roi_y1,roi_x2,roi_y2\n"
+    (pictures / "list.csv").write_text(header + "".join(rows))
+    outside = r"0\.png: region of interest 0,0 to 6,5 is not inside 7 x 5"
+    with pytest.raises(InputError, match=outside):
+        index_own(pictures / "list.csv", Folder(pictures), 0.25)
