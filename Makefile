@@ -38,4 +38,4 @@ lock: ## Pin anew what pyproject.toml asks for, for every Python and platform at
 		--python-version 3.11 --extra dev --output-file requirements.lock pyproject.toml
 
 clean: ## Remove what was made, but for downloads, the DVC cache and the environment.
-	rm -rf demo accuracy scratch results models data/index.csv data/thumbnails.zip data/features.zarr .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo digits accuracy scratch results models data/index.csv data/classes.json data/thumbnails.zip data/features.zarr .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -59,6 +59,6 @@ def make_archives(folder: Path, rows: int) -> None:
 def write_params(folder: Path, archives: Path, **base: Any) -> None:
     """Write a params.yaml: these archives, seeded weights, settings of the base."""
     params = YAML(typ="safe").load(ROOT / "params.yaml")
-    params["prepare"] = {"source": str(archives), "md5": checksums(archives)}
+    params["prepare"] |= {"source": str(archives), "md5": checksums(archives)}
     params["base"] |= {"weights": "seeded"} | base
     YAML(typ="safe").dump(params, folder / "params.yaml")

@@ -32,7 +32,8 @@ class LinearSVCHead(AffineHead, kind="linear_svc"):
 
 
 store = open_store(sys.argv[1] if len(sys.argv) > 1 else "data/features.zarr")
-rows, data = training_data(store, [store.made_by["layers"][-1]], views=1)
+n_classes = int(store.column("label").max()) + 1
+rows, data = training_data(store, [store.made_by["layers"][-1]], 1, n_classes)
 split = Split(method="hold_out", val_fraction=0.2, folds=5, seed=0)
 folds = folds_of(store.column("track")[rows], data.label, split)
 candidates = [LinearSVCHead(scaling="sqrt_l2", components=256, C=C) for C in (0.3, 1, 3)]

@@ -6,11 +6,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.formats import shorten
+
 THUMB_PX, NAME_PX, COLUMNS = 48, 190, 2
+MOST_CLASSES = 1000  # more make a picture that no program likes to open
 
 
 def chosen_images(index: pd.DataFrame, per_class: int) -> dict[int, list[int]]:
-    """Rows to show of each class: training images, spread over its tracks and frames.
+    """Rows to show of each class, up to `MOST_CLASSES`: training images, spread over its tracks.
 
     Args:
         index: As `pipeline.index` describes it.
@@ -19,7 +22,7 @@ def chosen_images(index: pd.DataFrame, per_class: int) -> dict[int, list[int]]:
     train = np.flatnonzero(index["split"] == "train")
     label = index["label"].to_numpy()[train]
     shown = {}
-    for number in np.unique(label).tolist():
+    for number in np.unique(label)[:MOST_CLASSES].tolist():
         rows = train[label == number]
         spread = np.linspace(0, len(rows) - 1, min(per_class, len(rows))).astype(int)
         shown[number] = rows[spread].tolist()
@@ -44,7 +47,10 @@ def contact_sheet(
     for place, (label, shown) in enumerate(sorted(rows.items())):
         x, y = place // lines * width, place % lines * THUMB_PX
         draw.text((x + 6, y + THUMB_PX // 2), f"{label:2}", "black", font, "lm")
-        draw.text((x + 26, y + THUMB_PX // 2), names[label], "black", font, "lm")
+        name = shorten(names[label], 40)
+        while draw.textlength(name, font) > NAME_PX - 26:
+            name = shorten(name, len(name) - 1)
+        draw.text((x + 26, y + THUMB_PX // 2), name, "black", font, "lm")
         for number, row in enumerate(shown):
             thumb = read(row).resize((THUMB_PX - 2, THUMB_PX - 2), Image.Resampling.BILINEAR)
             sheet.paste(thumb, (x + NAME_PX + number * THUMB_PX + 1, y + 1))

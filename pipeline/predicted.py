@@ -13,7 +13,7 @@ class Neighbour:
     """A training image that is like the one asked about."""
 
     image_id: str
-    sign: str
+    label: str  # its class's name
     similarity: float  # cosine of features, -1..1
     jpeg: bytes
 
@@ -25,13 +25,13 @@ class Predicted:
     Attributes:
         name: Its file; any text, trusted with nothing.
         jpeg: What it looks like, small.
-        signs: Pairs of sign and probability 0..1, the likeliest first.
+        classes: Pairs of name and probability 0..1, the likeliest first.
         neighbours: The most similar first; empty if not asked for.
     """
 
     name: str
     jpeg: bytes
-    signs: Sequence[tuple[str, float]]
+    classes: Sequence[tuple[str, float]]
     neighbours: Sequence[Neighbour]
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from pipeline.archives import Archive
 from pipeline.errors import InputError
 from pipeline.eye import Eye, Pixels
+from pipeline.folder import Folder, opened
 from pipeline.images import decode
 
 # Threads do until the interpreter lock, under which an archive's headers are parsed, is what they
@@ -33,7 +34,7 @@ class Reader:
 
         Args:
             index: See `pipeline.index`.
-            archives: Split to path, checked.
+            archives: Split to the path of an archive, checked, or of a folder.
             eye: How they are shown.
         """
         # Lists share the table's strings; arrays of text would hold each at four bytes a letter.
@@ -46,14 +47,14 @@ class Reader:
         self._archives  # noqa: B018
 
     @cached_property
-    def _archives(self) -> dict[str, Archive]:
-        return {split: Archive(path) for split, path in self._paths.items()}
+    def _archives(self) -> dict[str, Archive | Folder]:
+        return {split: opened(path) for split, path in self._paths.items()}
 
     def __call__(self, rows: list[int]) -> tuple[list[list[Pixels]], dict[str, float]]:
         """What `Eye.seen` gives of each row, and the seconds that reading and decoding took.
 
         Raises:
-            InputError: An archive that is not what the index lists.
+            InputError: An image that is not what the index lists, or not there.
         """
         found, seconds = [], {"reading": 0.0, "decoding": 0.0}
         for row in rows:

@@ -20,13 +20,13 @@ from pipeline import charts
 from pipeline.formats import FILTERS, NARROW_SPACE, throughput, time_spent
 from pipeline.results import Comparison, HeadResult, Mistake, by_layers
 from pipeline.scores import Share
+from pipeline.words import Words
 
 TEMPLATES = Path(__file__).parent / "report"
 WORST_LISTED = 10
 WORST_OF_EACH = 3
 PICTURES_A_PAGE = 24
-LEAK = ("random frames held out", "whole tracks held out", "official test")
-# Above this, the cells of the matrices name signs by number: the names would be most of the page.
+# Above this, the cells of the matrices name classes by number: the names would be most of the page.
 NAMED_CELLS = 3000
 
 Cell = tuple[int, int, float]  # predicted class, images, share of the true class
@@ -121,6 +121,7 @@ def _gallery(comparison: Comparison, ranked: list[HeadResult], used: int) -> dic
         "data": {
             "heads": [head.name for head in ranked],
             "names": comparison.class_names,
+            "one": comparison.provenance.words.one,
             "order": [
                 c
                 for _, block in _blocks(comparison.families, len(comparison.class_names))
@@ -138,7 +139,7 @@ def _gallery(comparison: Comparison, ranked: list[HeadResult], used: int) -> dic
     }
 
 
-def _figures(heads: list[HeadResult], colours: list[str]) -> dict[str, object]:
+def _figures(heads: list[HeadResult], colours: list[str], words: Words) -> dict[str, object]:
     """The charts, by the name under which the template draws them; none for one without data."""
     bounds = [
         bound
@@ -157,6 +158,7 @@ def _figures(heads: list[HeadResult], colours: list[str]) -> dict[str, object]:
     sizes = list(dict.fromkeys(size for head in heads for size in head.sizes))
     tracks = sorted({tracks for head in heads for tracks in head.curve})
     leaks = [head.leak for head in heads]
+    ways = (f"random {words.frame}s held out", f"whole {words.track}s held out", words.test)
 
     def compared(label: str, x: charts.Axis, y: str, of: list[dict[Any, Share]]) -> charts.Chart:
         named = [(head.name, style) for head, style in zip(heads, colours, strict=True)]
@@ -178,18 +180,19 @@ def _figures(heads: list[HeadResult], colours: list[str]) -> dict[str, object]:
         "tracks": tracks,
         "growth": tracks
         and compared(
-            "Validation accuracy by number of training tracks",
-            charts.fitting("training tracks", tracks, charts.WIDE),
+            f"Validation accuracy by number of training {words.track}s",
+            charts.fitting(f"training {words.track}s", tracks, charts.WIDE),
             "validation accuracy",
             [head.curve for head in heads],
         ),
         "leak": any(leaks)
         and compared(
-            "Accuracy on frames held out at random, on tracks held out, and on test",
-            charts.categories("", LEAK, charts.WIDE),
+            f"Accuracy on {words.frame}s held out at random, on {words.track}s held out, "
+            "and on test",
+            charts.categories("", ways, charts.WIDE),
             "accuracy",
             [
-                dict(zip(LEAK, (leak.frames, leak.tracks, leak.test), strict=True)) if leak else {}
+                dict(zip(ways, (leak.frames, leak.tracks, leak.test), strict=True)) if leak else {}
                 for leak in leaks
             ],
         ),
@@ -259,6 +262,7 @@ def render(comparison: Comparison) -> str:
     environment.filters |= FILTERS
     return environment.get_template("page.html.j2").render(
         provenance=comparison.provenance,
+        words=(words := comparison.provenance.words),
         confidence=f"{100 * comparison.provenance.confidence:g}{NARROW_SPACE}%",
         throughput=throughput(comparison.provenance.throughput),
         time_spent=time_spent(comparison.provenance.throughput),
@@ -291,5 +295,5 @@ def render(comparison: Comparison) -> str:
         script=Markup(script),  # noqa: S704 - a file of this package
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704
         digest=digest,
-        **_figures(heads, colours),
+        **_figures(heads, colours, words),
     )

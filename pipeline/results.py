@@ -6,6 +6,7 @@ from statistics import stdev
 
 from pipeline.comparison import Pair
 from pipeline.scores import Score, Share
+from pipeline.words import SIGNS, Words
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Leak:
     Attributes:
         frames: Accuracy on frames held out at random: their neighbours were trained on.
         tracks: Accuracy on whole tracks held out.
-        test: Accuracy on the official test images.
+        test: Accuracy on the test images.
     """
 
     frames: Share
@@ -56,13 +57,13 @@ class HeadResult:
         validation: Score on validation rows, by models that never saw their tracks; the interval
             is over tracks. Settings were chosen on the same rows, so it flatters a little.
         test: Score on test rows, by the model refitted on all training tracks; the interval
-            takes images for independent.
+            is over test tracks if these are known, else it takes images for independent.
         seeds: Test accuracy of the refits, one a seed; the first is ``test``. One entry for a head
             that draws nothing at random.
         sweep: Every combination tried.
         history: Learning curve of the chosen settings on validation, one entry an epoch: "epoch",
             "loss", "accuracy", "val_accuracy"; empty for a head without epochs.
-        families: Test accuracy by family of signs.
+        families: Test accuracy by family of classes.
         sizes: Test accuracy by size of the image: "under 30 px" and so on.
         curve: Validation accuracy by number of training tracks; empty where not asked for.
         leak: None where not asked for.
@@ -130,12 +131,14 @@ class Provenance:
         confidence: Of the intervals.
         throughput: The base pass: "rows", "forwarded", "seconds", "images_per_second", "device",
             "time"; as `extract` writes them.
+        words: What to call classes, tracks and frames.
     """
 
     facts: list[tuple[str, str]]
     notice: str
     confidence: float
     throughput: dict[str, object]
+    words: Words = SIGNS
 
 
 @dataclass(frozen=True)

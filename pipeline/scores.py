@@ -48,8 +48,7 @@ class Score:
         rows: N.
         correct: Rows whose likeliest class is the true one.
         accuracy: Their share (top-1).
-        accuracy_low: Lower bound of its interval: Wilson's, or where tracks are known of the
-            bootstrap over tracks.
+        accuracy_low: Lower bound of its interval; see `share_by_track`.
         accuracy_high: Upper bound.
         top5: Share of rows whose true class is among the five likeliest.
         macro_recall: Mean of ``recall`` over classes that have rows.
@@ -88,8 +87,8 @@ def score(
         label: (N,) the truth, 0..C-1.
         proba: (N, C); rows sum to 1.
         confidence: Of the interval of the accuracy.
-        track: (N,) equal values show the same sign; None where that is not known. With it, the
-            interval is over signs, of which rows are anything but independent samples.
+        track: (N,) equal values show the same sign; None where that is not known. See
+            `share_by_track`.
 
     Raises:
         ValueError: No rows.
@@ -102,20 +101,15 @@ def score(
     confusion = confusion_matrix(label, predicted, labels=classes).astype(np.int64)
     per_class = confusion.sum(axis=1)
     recall = [float(confusion[c, c] / per_class[c]) if per_class[c] else None for c in classes]
-    interval = share(right, confidence)
-    low, high = (
-        (interval.low, interval.high)
-        if track is None
-        else track_interval(right.astype(float), track, confidence)
-    )
+    interval = share_by_track(right, track, confidence)
     bins = reliability(right, proba.max(axis=1))
     exact = proba.astype(np.float64)
     return Score(
         rows=len(label),
         correct=interval.correct,
         accuracy=interval.share,
-        accuracy_low=low,
-        accuracy_high=high,
+        accuracy_low=interval.low,
+        accuracy_high=interval.high,
         top5=float(top_k_accuracy_score(label, proba, k=TOP, labels=classes))
         if len(classes) > TOP
         else 1.0,
@@ -141,8 +135,16 @@ def share(right: NDArray[np.bool_], confidence: float = 0.95) -> Share:
     return wilson(int(right.sum()), len(right), confidence)
 
 
-def share_by_track(right: NDArray[np.bool_], track: Labels, confidence: float = 0.95) -> Share:
-    """The share of True among (N,) values, N > 0; see `track_interval`."""
+def share_by_track(
+    right: NDArray[np.bool_], track: Labels | None, confidence: float = 0.95
+) -> Share:
+    """The share of True among (N,) values, N > 0, with the interval that suits them.
+
+    Rows of one track are anything but independent samples, so it is the bootstrap over tracks; but
+    Wilson's where no two rows share a track, which also holds near 0 and 1, or none is known.
+    """
+    if track is None or len(np.unique(track)) == len(track):
+        return share(right, confidence)
     low, high = track_interval(right.astype(np.float64), track, confidence)
     return Share(int(right.sum()), len(right), float(right.mean()), low, high)
 

@@ -1,16 +1,13 @@
 """GTSRB: the official CSVs made into one table of images."""
 
-import hashlib
 import io
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import pandas as pd
 
 from pipeline.archives import Archive
 from pipeline.classes import CLASS_NAMES
+from pipeline.contents import Progress, check_region, indexed, looked_at
 from pipeline.errors import InputError
-from pipeline.images import decode
 from pipeline.index import COLUMNS
 
 _CSV_COLUMNS = ["Filename", "Width", "Height", "Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2", "ClassId"]
@@ -93,9 +90,7 @@ def _lower(name: str) -> str:
     return name.lower().replace(".", "_")
 
 
-def index_images(
-    archives: dict[str, Archive], progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
-) -> pd.DataFrame:
+def index_images(archives: dict[str, Archive], progress: Progress = iter) -> pd.DataFrame:
     """One row per annotated image, each image read and decoded once to know that it is whole.
 
     Args:
@@ -110,62 +105,12 @@ def index_images(
     """
     table = listed_images(archives["train"], archives["test"], archives["test_labels"])
     digests = []
-    for row in progress(table.itertuples()):
-        archive = archives[row.split]
-        data = archive.read(row.member)
-        size = decode(data, f"{archive.path}: {row.member}").size
+    for row, (size, digest) in looked_at(table, archives, progress):
+        where = f"{archives[row.split].path}: {row.member}"
         if size != (row.width, row.height):
             raise InputError(
-                f"{archive.path}: {row.member} is {size[0]} x {size[1]} pixels; its CSV says "
-                f"{row.width} x {row.height}"
+                f"{where} is {size[0]} x {size[1]} pixels; its CSV says {row.width} x {row.height}"
             )
-        if not (0 <= row.roi_x1 <= row.roi_x2 < row.width) or not (
-            0 <= row.roi_y1 <= row.roi_y2 < row.height
-        ):
-            raise InputError(
-                f"{archive.path}: {row.member}: region of interest {row.roi_x1},{row.roi_y1} to "
-                f"{row.roi_x2},{row.roi_y2} is not inside {row.width} x {row.height} pixels"
-            )
-        digests.append(hashlib.sha256(data).hexdigest())
-    table["sha256"] = digests
-    first = table.groupby("sha256")["image_id"].transform("first")
-    table["duplicate_of"] = first.where(first != table["image_id"], "")
-    return table[list(COLUMNS)]
-
-
-def audit(index: pd.DataFrame) -> dict[str, Any]:
-    """What a person should know of the images before trusting a result on them."""
-    train, test = index[index["split"] == "train"], index[index["split"] == "test"]
-    groups = index.groupby("sha256").filter(lambda group: len(group) > 1)
-    kinds: dict[str, list[list[str]]] = {"within_train": [], "within_test": [], "across": []}
-    for _, group in groups.groupby("sha256", sort=False):
-        splits = set(group["split"])
-        kind = "across" if len(splits) > 1 else f"within_{splits.pop()}"
-        kinds[kind].append(group["image_id"].tolist())
-    frames = train.groupby("track").size()
-    return {
-        "images": {"train": len(train), "test": len(test)},
-        "classes": {
-            str(label): {
-                "name": name,
-                "train": int((train["label"] == label).sum()),
-                "test": int((test["label"] == label).sum()),
-                "tracks": int(train["track"][train["label"] == label].nunique()),
-            }
-            for label, name in enumerate(CLASS_NAMES)
-        },
-        "tracks": {
-            "count": len(frames),
-            "frames_min": int(frames.min()),
-            "frames_max": int(frames.max()),
-        },
-        "size_px": {
-            side: {
-                "min": int(index[side].min()),
-                "median": float(index[side].median()),
-                "max": int(index[side].max()),
-            }
-            for side in ("width", "height")
-        },
-        "exact_duplicates": kinds,
-    }
+        check_region((row.roi_x1, row.roi_y1, row.roi_x2, row.roi_y2), size, where)
+        digests.append(digest)
+    return indexed(table, digests)

@@ -21,7 +21,7 @@ def split_by_track(
 
     Args:
         track: (N,) int64; equal values show the same physical sign.
-        label: (N,) int64; a track's class is that of its first row.
+        label: (N,) int64; stratified by, unless a track has rows of several classes.
         val_fraction: Share of tracks (not rows) held out, in (0, 1).
         seed: Of the shuffle.
 
@@ -34,26 +34,27 @@ def split_by_track(
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction: expected a share in (0, 1), got {val_fraction}")
     tracks, first = np.unique(track, return_index=True)
-    classes, per_class = np.unique(label[first], return_counts=True)
+    classes, per_class = _tracks_of_classes(track, label)
     n_val = round(val_fraction * len(tracks))
+    whole = per_class.sum() == len(tracks)
     if per_class.min() < 2:
         raise ValueError(
             f"class {classes[per_class.argmin()]} has a single track; a split by track needs two"
         )
-    if min(n_val, len(tracks) - n_val) < len(classes):
+    if min(n_val, len(tracks) - n_val) < (len(classes) if whole else 1):
         raise ValueError(
             f"split.val_fraction {val_fraction} of {len(tracks)} tracks leaves fewer than the "
             f"{len(classes)} classes on one side; choose it nearer to 0.5"
         )
     _, held_out = train_test_split(
-        tracks, test_size=n_val, stratify=label[first], random_state=seed
+        tracks, test_size=n_val, stratify=label[first] if whole else None, random_state=seed
     )
     val = np.isin(track, held_out)
     for side in (label[val], label[~val]):
         if len(np.unique(side)) < len(classes):
             raise ValueError(
                 f"split.val_fraction {val_fraction} leaves a class without a track on one side; "
-                "choose it nearer to 0.5"
+                "choose it nearer to 0.5, or another split.seed"
             )
     return np.flatnonzero(~val), np.flatnonzero(val)
 
@@ -72,8 +73,7 @@ def k_folds_by_track(
     Raises:
         ValueError: Too few tracks for each class to be on both sides of every fold.
     """
-    _, first = np.unique(track, return_index=True)
-    classes, per_class = np.unique(label[first], return_counts=True)
+    classes, per_class = _tracks_of_classes(track, label)
     if folds < 2 or per_class.min() < 2:
         raise ValueError(
             f"{folds} folds, and class {classes[per_class.argmin()]} has {per_class.min()} tracks; "
@@ -130,3 +130,12 @@ def some_tracks(
         mine = rng.permutation(tracks[label[first] == c])
         kept.append(mine[: max(1, round(fraction * len(mine)))])
     return np.flatnonzero(np.isin(track, np.concatenate(kept)))
+
+
+def _tracks_of_classes(
+    track: NDArray[np.int64], label: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The classes, and of how many tracks each has rows."""
+    pairs = np.unique(np.stack([label, track]), axis=1)
+    classes, per_class = np.unique(pairs[0], return_counts=True)
+    return classes, per_class

@@ -6,11 +6,13 @@ from pipeline.results import HeadResult, Provenance
 
 def comparison_text(heads: list[HeadResult], pairs: list[Pair], provenance: Provenance) -> str:
     """The leaderboard, best on test first, and which differences are more than chance."""
+    words = provenance.words
     width = max(len("head"), *(len(head.name) for head in heads))
     interval = f"{100 * provenance.confidence:g} % interval"
     part = f"{'top-1':>6}  {interval:<15}"
     lines = [
-        f"{'':{width}}  {'validation (tracks)':<26}{'test (images)':<24}".rstrip(),
+        f"{'':{width}}  {f'validation ({words.track}s)':<26}"
+        f"{f'test ({words.test_by})':<24}".rstrip(),
         f"{'head':{width}}  {part}   {part}  {'seeds':>6} {'recall':>6} {'top-5':>6} {'NLL':>6} "
         f"{'ECE':>5}  features",
     ]
@@ -39,7 +41,7 @@ def comparison_text(heads: list[HeadResult], pairs: list[Pair], provenance: Prov
             "",
             f"{len(pairs) - len(alike)} of {len(pairs)} pairs of heads differ on test (exact "
             "McNemar tests of the first seeds, Holm's correction),",
-            f"{both} of them on validation too (bootstrap over tracks)",
+            f"{both} of them on validation too (bootstrap over {words.track}s)",
             *([f"not told apart: {', '.join(alike)}"] if alike else []),
         ]
     for head in ranked:
@@ -49,14 +51,9 @@ def comparison_text(heads: list[HeadResult], pairs: list[Pair], provenance: Prov
                 for part in (head.leak.frames, head.leak.tracks, head.leak.test)
             )
             lines.append(
-                f"{head.name}: a random split of frames would claim {frames}, "
-                f"a split by track {tracks}; the test set says {truth}"
+                f"{head.name}: a random split of {words.frame}s would claim {frames}, "
+                f"a split by {words.track} {tracks}; the test set says {truth}"
             )
     if provenance.notice:
         lines += ["", provenance.notice]
-    caveat = (
-        "% of images; recall is the mean over classes. Intervals on test take images for "
-        "independent,\nwhich those of one sign are not (the signs are not published): they are too "
-        "short."
-    )
-    return "\n".join([caveat, "", *lines, ""])
+    return "\n".join([words.caveat, "", *lines, ""])

@@ -163,8 +163,8 @@ def _fetch(location: str, sha256: str | None) -> Path:
     if path is not None:
         if not path.is_file():
             raise InputError(
-                f"{path}: no such file; base.weights expects a .npz, .npy, .caffemodel or .pth file, "
-                "its address, or `seeded`"
+                f"{path}: no such file; base.weights expects a .npz, .npy, .caffemodel or .pth "
+                "file, its address, or `seeded`"
             )
         return path
     if sha256 is None:

@@ -74,7 +74,7 @@ def predict(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Traffic signs: the five likeliest, by the head best on validation or by --head NAME."""
+    """The five likeliest classes, by the head best on validation or by --head NAME."""
     params = load_params()
     found = images.image_files(files)
     answer = images.predict(params, head, found, neighbours)

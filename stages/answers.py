@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.errors import InputError
 from pipeline.results import HeadResult, Leak
-from pipeline.scores import Share, share_by_track, wilson
+from pipeline.scores import Share, share_by_track
 from stages.files import read_json
 from stages.params import Params
 from stages.places import LIVE, MODELS, PROBABILITIES, RESULTS, STUDY, TRAINING
@@ -102,6 +102,6 @@ def studied(result: HeadResult, confidence: float) -> HeadResult:
         leak=Leak(
             frames=part(study["by_frame"]),
             tracks=part(study["curve"][-1]),
-            test=wilson(result.test.correct, result.test.rows, confidence),
+            test=result.test.top1,
         ),
     )

@@ -17,6 +17,7 @@ from pipeline.archives import fetch_archive
 from pipeline.errors import InputError
 from pipeline.eye import Eye
 from pipeline.features import Features, Network, Pixels, forward
+from pipeline.folder import own_root
 from pipeline.images import Contrast
 from pipeline.reading import Reader
 from pipeline.views import view_count, view_name
@@ -88,12 +89,13 @@ class FrozenBase:
         """A reader of the index's images.
 
         Raises:
-            InputError: An archive is missing, or another one.
+            InputError: An archive is missing, or another one; a folder is missing.
         """
         settings = self.params.prepare
+        root = own_root(settings.source)
         for split in sorted(set(index["split"]) - self._archives.keys()):
             md5 = getattr(settings.md5, split)
-            self._archives[split] = fetch_archive(settings.source, split, md5)
+            self._archives[split] = root or fetch_archive(settings.source, split, md5)
         return Reader(index, self._archives, replace(self.eye, enlarges=backend.accelerated()))
 
     def forward(self, images: Iterable[Sequence[Pixels]]) -> Iterator[Features]:

@@ -1,12 +1,14 @@
 """``compare``: every head on the same rows; the only stage that reads test labels."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from pipeline.classes import CLASS_NAMES, FAMILIES
+from pipeline.classes import Classes, read_classes
 from pipeline.comparison import Pair, compare_pairs
 from pipeline.errors import InputError
 from pipeline.index import read_index
@@ -16,27 +18,28 @@ from pipeline.scores import Score, by_group, score
 from pipeline.table import comparison_text
 from pipeline.thumbnails import Thumbnails
 from pipeline.views import view_count
+from pipeline.words import WORDS
 from stages.answers import Answers, no_strays, same_rows, studied
 from stages.console import run, say
 from stages.files import read_json, write_json, write_table, write_text
 from stages.params import Params, load_params
-from stages.places import AUDIT, EXTRACTED, INDEX, RESULTS, THUMBNAILS
+from stages.places import AUDIT, CLASSES, EXTRACTED, INDEX, RESULTS, THUMBNAILS
 
 LISTED_MISTAKES = 500  # of each head, the most confident: a few megabytes of page in all
-SIZES_PX = (0, 30, 40, 50, 70, 100)
+SIZES_PX = (30, 40, 50, 70, 100)  # of GTSRB; other images are divided in five
 HEADLINE = (
     "accuracy", "accuracy_low", "accuracy_high", "top5", "macro_recall", "nll", "ece", "correct",
     "rows",
 )  # fmt: skip
 
 
-def head_result(params: Params, name: str, answers: Answers) -> HeadResult:
+def head_result(params: Params, classes: Classes, name: str, answers: Answers) -> HeadResult:
     """Score one head."""
     confidence, training = params.compare.confidence, answers.training
     truth, right = answers.test["label"].to_numpy(), answers.test_right.to_numpy()
-    family = np.array([_family(label) for label in truth])
-    size = np.digitize(answers.test[["width", "height"]].max(axis=1), SIZES_PX) - 1
-    sizes = [_size_name(k) for k in range(len(SIZES_PX))]
+    track = answers.test["track"].to_numpy()
+    family = np.array([_family(label, classes) for label in truth])
+    size, sizes = _sizes(answers.test[["width", "height"]].max(axis=1).to_numpy(), classes)
     result = HeadResult(
         name=name,
         kind=training["kind"],
@@ -50,12 +53,17 @@ def head_result(params: Params, name: str, answers: Answers) -> HeadResult:
             confidence=confidence,
             track=answers.validation["track"].to_numpy(),
         ),
-        test=score(truth, answers.test_proba[0], confidence=confidence),
+        test=score(
+            truth,
+            answers.test_proba[0],
+            confidence=confidence,
+            track=track if (track >= 0).all() else None,
+        ),
         seeds=[float(np.mean(proba.argmax(axis=1) == truth)) for proba in answers.test_proba],
         sweep=[Trial(**entry) for entry in training["sweep"]],
         history=training["history"],
-        families=by_group(right, family, list(FAMILIES), confidence),
-        sizes=by_group(right, np.array(sizes)[size], sizes, confidence),
+        families=by_group(right, family, list(classes.families), confidence),
+        sizes=by_group(right, size, sizes, confidence),
     )
     return studied(result, confidence) if name in params.study.heads else result
 
@@ -85,7 +93,9 @@ def mistakes_of(name: str, answers: Answers) -> list[Mistake]:
     ]
 
 
-def provenance(params: Params, fingerprint: str, stand_ins: list[str]) -> Provenance:
+def provenance(
+    params: Params, classes: Classes, index: pd.DataFrame, fingerprint: str, stand_ins: list[str]
+) -> Provenance:
     """What the report says of where its numbers come from.
 
     Raises:
@@ -100,9 +110,15 @@ def provenance(params: Params, fingerprint: str, stand_ins: list[str]) -> Proven
         )
     made_by, images = summary["made_by"], audit["images"]
     seeded = made_by["weights"] == "seeded"
+    words, tested = WORDS[classes.dataset], index["track"][index["split"] == "test"]
+    test_tracks = f"{tested.nunique():,} in test" if tested.min() >= 0 else ""
     facts = [
         ("Images", f"{images['train']:,} training, {images['test']:,} test"),
-        ("Tracks", f"{audit['tracks']['count']:,} in training; unpublished for the test set"),
+        (
+            f"{words.track.capitalize()}s",
+            f"{audit['tracks']['count']:,} in training; "
+            + (test_tracks or "unpublished for the test set"),
+        ),
         ("In both sets", f"{len(audit['exact_duplicates']['across'])} images, pixel for pixel"),
         ("Network", f"AlexNet, {made_by['variant']}, {made_by['precision']}"),
         ("Weights", "seeded (random)" if seeded else f"sha256 {made_by['weights_sha256'][:16]}…"),
@@ -125,10 +141,15 @@ def provenance(params: Params, fingerprint: str, stand_ins: list[str]) -> Proven
             f"{', '.join(stand_ins)} began with seeded (random) fc6 and fc7, as stand-ins for "
             f"AlexNet's: its figures show what training from there gives {nothing}"
         )
-    return Provenance(facts, notice, params.compare.confidence, summary)
+    return Provenance(facts, notice, params.compare.confidence, summary, words)
 
 
-def write_tables(heads: list[HeadResult], pairs: list[Pair], answers: dict[str, Answers]) -> None:
+def write_tables(
+    heads: list[HeadResult],
+    pairs: list[Pair],
+    answers: dict[str, Answers],
+    names: Sequence[str],
+) -> None:
     """What other programs read: predictions, confusions, recalls, pairs."""
     for name, mine in answers.items():
         tables = [
@@ -147,10 +168,10 @@ def write_tables(heads: list[HeadResult], pairs: list[Pair], answers: dict[str, 
             )
         ]
         write_table(RESULTS / "predictions" / f"{name}.csv", pd.concat(tables))
-        named = tables[1][["label", "predicted"]].map(CLASS_NAMES.__getitem__)
+        named = tables[1][["label", "predicted"]].map(names.__getitem__)
         write_table(RESULTS / "confusion" / f"{name}.csv", named)
     recall = [
-        {"head": head.name, "class": CLASS_NAMES[c], "recall": part}
+        {"head": head.name, "class": names[c], "recall": part}
         for head in heads
         for c, part in enumerate(head.test.recall)
     ]
@@ -159,8 +180,8 @@ def write_tables(heads: list[HeadResult], pairs: list[Pair], answers: dict[str, 
     write_table(RESULTS / "pairs.csv", pd.DataFrame(list(map(asdict, pairs)), columns=columns))
 
 
-def _family(label: int) -> str:
-    return next((name for name, members in FAMILIES.items() if label in members), "")
+def _family(label: int, classes: Classes) -> str:
+    return next((name for name, members in classes.families.items() if label in members), "")
 
 
 def _contrast(equalised: dict[str, Any] | None) -> str:
@@ -174,34 +195,37 @@ def _views(shift: float) -> str:
     return f"{count}, shifted by {100 * shift:g} %; scores averaged" if count > 1 else "1"
 
 
-def _size_name(place: int) -> str:
-    if place == 0:
-        return f"under {SIZES_PX[1]} px"
-    if place == len(SIZES_PX) - 1:
-        return f"{SIZES_PX[place]} px and over"
-    return f"{SIZES_PX[place]} to {SIZES_PX[place + 1] - 1} px"
+def _sizes(side_px: NDArray[np.int64], classes: Classes) -> tuple[NDArray[np.str_], list[str]]:
+    """The size of each image, by name, and all names by rising size."""
+    bounds = np.array(SIZES_PX)
+    if classes.dataset != "gtsrb":
+        bounds = np.unique(np.quantile(side_px, [0.2, 0.4, 0.6, 0.8]).astype(int))
+    low, high = bounds[:-1].tolist(), (bounds[1:] - 1).tolist()
+    between = [f"{a} to {b} px" if a < b else f"{a} px" for a, b in zip(low, high, strict=True)]
+    names = [f"under {bounds[0]} px", *between, f"{bounds[-1]} px and over"]
+    return np.array(names)[np.digitize(side_px, bounds)], names
 
 
 def main() -> None:
     """Score every head in params.yaml; write metrics, tables and the report."""
     params = load_params()
     no_strays(params)
-    index = read_index(INDEX).set_index("image_id")
+    classes, index = read_classes(CLASSES), read_index(INDEX).set_index("image_id")
     answers = {name: Answers(name, index) for name in params.heads}
     same_rows(answers)
     fingerprints = {mine.training["fingerprint"] for mine in answers.values()}
     if len(fingerprints) > 1:
         raise InputError("results/training: heads of different features; run `dvc repro`")
     stand_ins = [name for name, mine in answers.items() if mine.training["stand_in"]]
-    where = provenance(params, fingerprints.pop(), stand_ins)
-    heads = [head_result(params, name, mine) for name, mine in answers.items()]
+    where = provenance(params, classes, index, fingerprints.pop(), stand_ins)
+    heads = [head_result(params, classes, name, mine) for name, mine in answers.items()]
     pairs = compare_pairs(
         {name: mine.test_right.to_numpy() for name, mine in answers.items()},
         {name: mine.validation_right.to_numpy() for name, mine in answers.items()},
         next(iter(answers.values())).validation["track"].to_numpy(),
         confidence=params.compare.confidence,
     )
-    write_tables(heads, pairs, answers)
+    write_tables(heads, pairs, answers, classes.names)
     write_json(RESULTS / "metrics.json", metrics(heads))
     mistakes = {name: mistakes_of(name, mine) for name, mine in answers.items()}
     listed = [entry for found in mistakes.values() for entry in found[:LISTED_MISTAKES]]
@@ -211,8 +235,8 @@ def main() -> None:
         Comparison(
             heads=heads,
             pairs=pairs,
-            class_names=list(CLASS_NAMES),
-            families=FAMILIES,
+            class_names=list(classes.names),
+            families=classes.families,
             mistakes=listed,
             omitted={k: max(0, len(found) - LISTED_MISTAKES) for k, found in mistakes.items()},
             pictures=pictures,

@@ -98,13 +98,7 @@ def main() -> int:
     params["heads"]["mlp"] |= {"scaling": "l2", "dropout": 0.3}
     params["heads"]["logistic"] |= {"scaling": "l2", "C": 1000}
     yaml.dump(params, WORKSPACE / "params.yaml")
-    # The stages run as `python -m ...`: let that be this Python, whatever the shell's path says.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    dvc = [sys.executable, "-m", "dvc", "repro"]
-    status = subprocess.call(  # noqa: S603 (our own command)
-        dvc, cwd=WORKSPACE, env=os.environ | {"PATH": path}
-    )
-    if status:
+    if status := repro(WORKSPACE):
         return status
     say((WORKSPACE / "results/comparison.txt").read_text())
     say(f"demo: drawn signs, report -> {WORKSPACE / 'results/report.html'}")
@@ -122,6 +116,15 @@ def copy_project(workspace: Path) -> None:
         shutil.copyfile(name, workspace / name)
     config = workspace / ".dvc/config"
     config.write_text(config.read_text().replace("[core]", "[core]\n    no_scm = true", 1))
+
+
+def repro(workspace: Path) -> int:
+    """Run ``dvc repro`` there; return its exit status."""
+    # The stages run as `python -m ...`: let that be this Python, whatever the shell's path says.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return subprocess.call(
+        [sys.executable, "-m", "dvc", "repro"], cwd=workspace, env=os.environ | {"PATH": path}
+    )
 
 
 def _ppm(frame: Frame) -> bytes:

@@ -40,9 +40,10 @@ class Md5(_Section):
 
 
 class Prepare(_Section):
-    """Where the archives come from."""
+    """Where the images come from."""
 
     source: str
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
     md5: Md5
 
 

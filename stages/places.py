@@ -6,6 +6,7 @@ from pathlib import Path
 from upath import UPath
 
 INDEX = Path("data/index.csv")
+CLASSES = Path("data/classes.json")
 THUMBNAILS = Path("data/thumbnails.zip")
 STORE = Path("data/features.zarr")
 MODELS = Path("models")

@@ -1,4 +1,4 @@
-"""Single images through the base: a head's signs, or ImageNet's classes."""
+"""Single images through the base: a head's classes, or ImageNet's."""
 
 import glob
 import json
@@ -12,10 +12,10 @@ from PIL import Image
 from scipy.special import softmax
 
 import pipeline
+from cache.errors import StoreError
 from cache.similar import most_similar
 from cache.spec import fingerprint
 from cache.store import FeatureStore, open_store
-from pipeline.classes import CLASS_NAMES
 from pipeline.errors import InputError
 from pipeline.images import decode
 from pipeline.predicted import Neighbour, Predicted, render_predicted
@@ -103,17 +103,23 @@ def predict(
             f"{facts['made_by'].get(parts[0])!r}, but params.yaml makes {made_by[parts[0]]!r}; "
             "run `dvc repro`"
         )
+    names = facts.get("classes", [])
+    if len(names) <= max(head.classes_):
+        raise InputError(
+            f"{MODELS / name}: expected the names of its classes, got {len(names)} (an earlier "
+            "version kept none); run `dvc repro`"
+        )
     # Opened before the network starts, so that what is wrong with it is told at once.
     store = open_store(STORE, made_by) if neighbours else None
     blocks, layers = _features(base, files), facts["features"]
     views = [[blocks[view_name(k, view)] for k in layers] for view in range(base.views)]
     proba = head.predict_proba(*views)
-    classes = [(int(label), CLASS_NAMES[label]) for label in head.classes_]
+    classes = [(int(label), names[label]) for label in head.classes_]
     seeded = params.base.seeded or facts["stand_in"]
     answer = {"head": name, "seeded": seeded, "images": _answers(files, proba, classes)}
     if store is not None:
         plain = {layer: blocks[layer] for layer in layers}
-        answer["neighbours"] = _neighbours(store, files, plain, neighbours)
+        answer["neighbours"] = _neighbours(store, names, files, plain, neighbours)
     return answer
 
 
@@ -209,7 +215,7 @@ def notices(params: Params, seeded: bool) -> list[str]:
     """What a person must know before believing a prediction."""
     found = [SEEDED] if seeded else []
     if params.base.crop == "roi":
-        found.append("The head was trained on crops of the sign; images here are taken whole.")
+        found.append("The head was trained on regions of interest; images here are taken whole.")
     return found
 
 
@@ -227,6 +233,7 @@ def _features(base: FrozenBase, files: Sequence[Path]) -> dict[str, NDArray[np.f
 
 def _neighbours(
     store: FeatureStore,
+    names: Sequence[str],
     files: Sequence[Path],
     blocks: Mapping[str, NDArray[np.float32]],
     k: int,
@@ -236,12 +243,17 @@ def _neighbours(
         store, blocks, training, k, lambda shards: bar(shards, desc="neighbours", unit=" shards")
     )
     image_id, label = store.column("image_id"), store.column("label")
+    if label.max() >= len(names):
+        raise StoreError(
+            f"{store.address}: has class {label.max()}, but the head knows {len(names)} classes; "
+            "run `dvc repro`"
+        )
     return {
         str(file): [
             {
                 "image_id": str(image_id[row]),
                 "class": int(label[row]),
-                "name": CLASS_NAMES[label[row]],
+                "name": names[label[row]],
                 "similarity": float(cosine),
             }
             for row, cosine in zip(found, cosines, strict=True)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from cache.errors import StoreError
 from cache.remote import filesystem_of, transport_faults
 from pipeline import weights
 from pipeline.archives import NAMES, archive_path
+from pipeline.errors import InputError
 from pipeline.fetch import local_path
+from pipeline.folder import own_root
 from stages.finding import Finding
 from stages.machine import answer
 from stages.params import Base, Prepare
@@ -25,7 +28,7 @@ _REMOTE_TIMEOUT_S = 30
 
 
 def sources(settings: Prepare, needed: bool) -> list[Finding]:
-    """The three archives: on disk and right, or offered at their address.
+    """The three archives: on disk and right, or offered at their address; or images of one's own.
 
     Args:
         settings: Where they are to come from.
@@ -41,6 +44,9 @@ def sources(settings: Prepare, needed: bool) -> list[Finding]:
             return _file("archive", path, "md5", md5, remedy)
         return _offer("archive", f"{settings.source.rstrip('/')}/{NAMES[part]}", remedy)
 
+    with suppress(InputError):  # nothing there at all, which is told of each archive
+        if root := own_root(settings.source):
+            return [Finding("images", "ok", f"{root}: your own; `prepare` reads and checks them")]
     with ThreadPoolExecutor(len(NAMES)) as pool:
         return [_weighed(finding, needed) for finding in pool.map(look, NAMES)]
 

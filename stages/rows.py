@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.store import Block, FeatureStore
-from pipeline.classes import CLASS_NAMES
 from pipeline.errors import InputError
 from pipeline.head import Head
 from pipeline.selection import Data
@@ -64,7 +63,7 @@ class OnDisk:
 
 
 def training_data(
-    store: FeatureStore, layers: Sequence[str], views: int, *, on_disk: bool = False
+    store: FeatureStore, layers: Sequence[str], views: int, n_classes: int, *, on_disk: bool = False
 ) -> tuple[NDArray[np.int64], Data]:
     """Row numbers of the training images, and their features.
 
@@ -77,7 +76,7 @@ def training_data(
     ]
     blocks: Sequence[Any] = plain if on_disk else [block[:] for block in plain]
     label, shard = store.column("label")[rows], rows // store.layout.shard_rows
-    return rows, Data(blocks, label, len(CLASS_NAMES), others, shard)
+    return rows, Data(blocks, label, n_classes, others, shard)
 
 
 def images_to_test(

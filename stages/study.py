@@ -5,17 +5,19 @@ import argparse
 import numpy as np
 
 from cache.store import open_store
+from pipeline.classes import read_classes
 from pipeline.errors import InputError
 from pipeline.head import Head
 from pipeline.saved import settings_of
 from pipeline.selection import Job
 from pipeline.splits import some_tracks, split_by_frame
 from pipeline.views import view_count
+from pipeline.words import WORDS
 from stages.candidates import candidates_of
 from stages.console import bar, run, say
 from stages.files import read_json, write_json
 from stages.params import load_params, stated
-from stages.places import STORE, STUDY, TRAINING
+from stages.places import CLASSES, STORE, STUDY, TRAINING
 from stages.rows import folds_of, training_data
 from stages.start import give_start
 from stages.sweep import by_workers
@@ -44,9 +46,9 @@ def main() -> None:
     give_start(params, name, candidates)
     training = read_json(TRAINING / f"{name}.json")
     head = chosen_head(candidates.heads, training["settings"])
-    store = open_store(STORE, stated(params))
-    views = view_count(params.base.shift)
-    rows, data = training_data(store, candidates.layers, views, on_disk=head.streams)
+    store, classes = open_store(STORE, stated(params)), read_classes(CLASSES)
+    views, n_classes = view_count(params.base.shift), len(classes.names)
+    rows, data = training_data(store, candidates.layers, views, n_classes, on_disk=head.streams)
     track = store.column("track")[rows]
     train, val = folds_of(track, data.label, params.split)[0]
     seed = params.split.seed
@@ -77,9 +79,11 @@ def main() -> None:
             )
     *curve, leaked = answers
     write_json(STUDY / f"{name}.json", {"curve": curve, "by_frame": leaked})
+    words = WORDS[classes.dataset]
     say(
-        f"study {name}: {100 * curve[-1]['accuracy']:.2f} % on tracks held out; a random "
-        f"split of frames would claim {100 * leaked['accuracy']:.2f} % -> {STUDY / name}.json"
+        f"study {name}: {100 * curve[-1]['accuracy']:.2f} % on {words.track}s held out; a random "
+        f"split of {words.frame}s would claim {100 * leaked['accuracy']:.2f} % "
+        f"-> {STUDY / name}.json"
     )
 
 

@@ -36,9 +36,10 @@ def print_answer(answer: Mapping[str, Any], what: str, notices: Sequence[str]) -
     for file, best in answer["images"].items():
         print(f"{printable(file)} ({what})")
         for entry in best:
-            print(f"  {100 * entry['probability']:6.2f} %  {entry['name']}")
+            print(f"  {100 * entry['probability']:6.2f} %  {printable(entry['name'])}")
         for entry in answer.get("neighbours", {}).get(file, []):
-            print(f"  like {entry['image_id']} ({entry['name']}), cosine {entry['similarity']:.4f}")
+            like = printable(f"{entry['image_id']} ({entry['name']})")
+            print(f"  like {like}, cosine {entry['similarity']:.4f}")
     for notice in notices:
         print(notice)
 

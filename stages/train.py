@@ -16,17 +16,19 @@ from dvclive.live import Live
 from scmrepo.exceptions import SCMError
 
 from cache.store import FeatureStore, open_store
+from pipeline.classes import read_classes
 from pipeline.errors import InputError
 from pipeline.head import Head, mean_scores, probabilities
 from pipeline.saved import save_head, settings_of
 from pipeline.scaling import Floats
 from pipeline.selection import Outcome, Selection, all_classes, refit, select
 from pipeline.views import view_count
+from pipeline.words import WORDS
 from stages.candidates import Candidates, candidates_of
 from stages.console import bar, run, say
 from stages.files import whole_file, write_json, write_table
 from stages.params import load_params, stated
-from stages.places import LIVE, MODELS, PROBABILITIES, STORE, SWEEPS, TRAINING
+from stages.places import CLASSES, LIVE, MODELS, PROBABILITIES, STORE, SWEEPS, TRAINING
 from stages.rows import folds_of, images_to_test, training_data
 from stages.start import give_start, stands_in
 from stages.sweep import by_workers
@@ -98,15 +100,16 @@ def main() -> None:
     params = load_params()
     candidates = candidates_of(params, name)
     give_start(params, name, candidates)
-    store = open_store(STORE, stated(params))
+    store, classes = open_store(STORE, stated(params)), read_classes(CLASSES)
     layers, views = candidates.layers, view_count(params.base.shift)
     start = time.perf_counter()
     on_disk = all(head.streams for head in candidates.heads)
-    rows, data = training_data(store, layers, views, on_disk=on_disk)
+    rows, data = training_data(store, layers, views, len(classes.names), on_disk=on_disk)
     folds = folds_of(store.column("track")[rows], data.label, params.split)
     say(
         f"train {name}: {len(candidates.heads)} combinations of settings on {', '.join(layers)}; "
-        f"{len(folds[0][0])} images to train on, {len(folds[0][1])} of other tracks to choose on"
+        f"{len(folds[0][0])} images to train on, {len(folds[0][1])} of other "
+        f"{WORDS[classes.dataset].track}s to choose on"
     )
     trials = len(candidates.heads) * len(folds)
     with (
@@ -155,6 +158,7 @@ def main() -> None:
         "fingerprint": store.fingerprint,
         "made_by": store.made_by,
         "stand_in": stand_in,
+        "classes": list(classes.names),
     }
     save_head(heads[0], MODELS / name, facts)
 

@@ -42,7 +42,7 @@ def index(drawn: Path) -> pd.DataFrame:
 def new_root(path: Path, drawn: Path, layers: tuple[str, ...] = ("conv5", "fc7")) -> Path:
     path.mkdir(parents=True)
     params = YAML(typ="safe").load(ROOT / "params.yaml")
-    params["prepare"] = {"source": str(drawn), "md5": checksums(drawn)}
+    params["prepare"] |= {"source": str(drawn), "md5": checksums(drawn)}
     params["base"] |= {"weights": "seeded", "layers": list(layers)}
     params["store"] |= {"shard_rows": 16, "chunk_rows": 8}
     YAML(typ="safe").dump(params, path / "params.yaml")

@@ -331,7 +331,12 @@ def project(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_store(photos / "data/features.zarr", layout, features, None, columns, MADE_BY)
     small = [thumbnail(Image.fromarray(block)) for block in pixels]
     write_thumbnails(photos / "data/thumbnails.zip", zip(ids, small, strict=True))
-    facts = {"features": ["mean", "spread"], "fingerprint": fingerprint(MADE_BY), "stand_in": False}
+    facts = {
+        "features": ["mean", "spread"],
+        "fingerprint": fingerprint(MADE_BY),
+        "stand_in": False,
+        "classes": list(CLASS_NAMES),
+    }
     base = SimpleNamespace(
         made_by=lambda: MADE_BY,
         views=1,
@@ -383,6 +388,26 @@ def test_predict_tells_signs_and_neighbours(project: Path) -> None:
     assert f"  like train/8 ({CLASS_NAMES[18]}), cosine 1.0000\n" in text
     assert "seeded (stand-in) weights" in text
     assert "images here are taken whole" in text
+
+
+def test_a_head_must_name_its_classes_and_those_of_the_store(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, facts = stage.load_head(Path("models/red"))
+    for names, message in (
+        (None, r"red: expected the names of its classes, got 0 \(an earlier version kept none\)"),
+        (CLASS_NAMES[:17], "red: expected the names of its classes, got 17"),
+    ):
+        older = {k: v for k, v in facts.items() if k != "classes"}
+        older |= {} if names is None else {"classes": list(names)}
+        monkeypatch.setattr(stage, "load_head", lambda folder, older=older: (head, older))
+        with pytest.raises(InputError, match=message):
+            fc7cache("predict", "q")
+    facts["classes"] = list(CLASS_NAMES[:18])
+    monkeypatch.setattr(stage, "load_head", lambda folder: (head, facts))
+    fc7cache("predict", "q")
+    with pytest.raises(StoreError, match="has class 18, but the head knows 18 classes; run `dvc"):
+        fc7cache("predict", "q", "--neighbours", "1")
 
 
 def test_predict_writes_a_page(project: Path) -> None:

@@ -28,6 +28,8 @@ from pipeline.formats import duration, number, p_value, plain, points, throughpu
 from pipeline.report import PICTURES_A_PAGE, WORST_LISTED, WORST_OF_EACH, render
 from pipeline.results import HeadResult, Leak, Mistake, Provenance, Trial, by_layers
 from pipeline.scores import Score, Share, score
+from pipeline.table import comparison_text
+from pipeline.words import OWN
 
 DASH = "\u2013"
 NBSP = "\u00a0"
@@ -240,6 +242,20 @@ def test_numbers_of_every_head_are_shown() -> None:
     for text in ("learning_rate", "0.0005", "abacus <1>", f"pp. 1453{DASH}1460", "1.31", "0.77"):
         assert text in page.text
     assert "Test images are not independent; which show the same sign is not published" in page.text
+
+
+def test_own_data_are_not_called_signs() -> None:
+    heads = random_comparison(4, 300)
+    provenance = replace(heads.provenance, words=OWN)
+    names = [f"kind {c}" for c in range(len(heads.class_names))]
+    bare = [replace(head, families={}) for head in heads.heads]
+    own = replace(heads, heads=bare, provenance=provenance, class_names=names, families={})
+    html = render(own)
+    text = Page(html).text + comparison_text(own.heads, own.pairs, provenance)
+    assert not re.findall(r"(?i)\bsigns?\b|tracks?\b|frames?\b|\bofficial\b|famil|stallkamp", text)
+    assert "One row per true class, one column per predicted class. Shades" in text
+    assert "held-out images would have promised" in text
+    assert '"one":"class"' in html
 
 
 def test_validation_and_test_are_not_mixed_up() -> None:

@@ -180,6 +180,14 @@ def test_a_share_by_track_is_the_mean_with_the_interval_over_tracks() -> None:
     assert (found.low, found.high) == track_interval(right.astype(float), track)
 
 
+def test_where_no_two_rows_share_a_track_the_interval_is_wilsons() -> None:
+    right, apart = np.arange(40) > 0, np.random.default_rng(0).permutation(40)
+    assert share_by_track(right, apart) == share_by_track(right, None) == share(right)
+    assert share_by_track(right, np.minimum(apart, 38)) != share(right)
+    label, _, proba = answers([(1, 1)] * 20)
+    assert score(label, proba, track=apart[:20]).top1 == wilson(20, 20)
+
+
 def test_one_track_has_no_interval() -> None:
     with pytest.raises(ValueError, match="one track has no interval over tracks"):
         track_interval(np.ones(3), np.zeros(3, np.int64))

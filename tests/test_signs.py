@@ -20,11 +20,12 @@ from loopback import serve, unreachable
 from PIL import Image
 
 from pipeline.archives import DOWNLOADS, NAMES, Archive, archive_path, fetch_archive
+from pipeline.audit import audit
 from pipeline.classes import CLASS_NAMES, FAMILIES
 from pipeline.errors import InputError
 from pipeline.images import decode
 from pipeline.index import COLUMNS, read_index
-from pipeline.signs import audit, index_images
+from pipeline.signs import index_images
 
 Members = dict[str, dict[str, bytes]]  # archive -> member -> bytes
 
@@ -181,7 +182,7 @@ def test_audit_counts(index: pd.DataFrame, pristine: Members) -> None:
     for row in rows:
         if row["split"] == "train":
             tracks[row["label"]].add(row["track"])
-    found = audit(index)
+    found = audit(index, CLASS_NAMES)
     assert found["images"] == {"train": 200, "test": 90}
     assert found["classes"] == {
         str(label): {
@@ -208,7 +209,7 @@ def test_audit_counts(index: pd.DataFrame, pristine: Members) -> None:
 
 
 def test_audit_counts_tracks_of_unequal_length(index: pd.DataFrame) -> None:
-    found = audit(index[index["image_id"] != "train/00018/00002_00007"])
+    found = audit(index[index["image_id"] != "train/00018/00002_00007"], CLASS_NAMES)
     assert found["tracks"] == {"count": 25, "frames_min": 7, "frames_max": 8}
 
 
@@ -235,7 +236,7 @@ def test_duplicates_are_found_and_named(members: Members, tmp_path: Path) -> Non
     assert {b: a for a, b in planted} == {
         row.image_id: row.duplicate_of for row in index.itertuples() if row.duplicate_of
     }
-    assert audit(index)["exact_duplicates"] == {
+    assert audit(index, CLASS_NAMES)["exact_duplicates"] == {
         "within_train": [["train/00001/00000_00001", "train/00038/00003_00002"]],
         "within_test": [["test/00030", "test/00031", "test/00080"]],
         "across": [["train/00014/00004_00000", "test/00011"]],

@@ -182,3 +182,32 @@ def test_some_tracks_are_whole_nested_and_of_every_class(
         assert set(label[rows]) == set(label)
         assert not set(track[rows]) & set(np.delete(track, rows))
     assert len(some_tracks(track, label, fraction=1, seed=seed)) == len(track)
+
+
+@st.composite
+def persons(draw: st.DrawFn) -> tuple[Ints, Ints]:
+    """Rows of tracks that show several classes, as persons show several gestures."""
+    rows = draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=8, max_size=60))
+    track, label = np.array(rows).T
+    return track, np.unique(label, return_inverse=True)[1]
+
+
+@settings(deadline=None)
+@given(persons(), st.floats(0.1, 0.9), seeds)
+def test_tracks_of_several_classes_stay_whole_and_no_class_is_lost(
+    data: tuple[Ints, Ints], fraction: float, seed: int
+) -> None:
+    track, label = data
+    train, val = sides(data, fraction, seed)
+    assert not set(track[train]) & set(track[val])
+    assert set(label[train]) == set(label[val]) == set(label)
+
+
+def test_a_track_whose_first_row_is_of_a_class_of_its_own_can_be_split() -> None:
+    # Each of six persons shows both classes; only one is filmed with the second first.
+    track = np.repeat(np.arange(6), 2)
+    label = np.array([1, 0] + [0, 1] * 5)
+    train, val = split_by_track(track, label, val_fraction=0.3, seed=0)
+    assert (len(train), len(val)) == (8, 4)
+    for rows, held_out in k_folds_by_track(track, label, folds=3, seed=0):
+        assert not set(track[rows]) & set(track[held_out])

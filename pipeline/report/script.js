@@ -51,9 +51,9 @@
     let text = `${shown.toLocaleString("en")} of ${wanted.toLocaleString("en")} shown`;
     if (wanted > cards.length) text += `, on ${plural(cards.length, "image")}`;
     if (head !== "") text += `, those of ${data.heads[head]}`;
-    if (truth !== "") text += `, true sign ${label(truth)}`;
+    if (truth !== "") text += `, true ${data.one} ${label(truth)}`;
     if (predicted !== "") text += `, taken for ${label(predicted)}`;
-    if (left) text += `. Not on this page: ${plural(left, "less confident mistake")}${head === "" ? "" : " of this head"}, of any sign`;
+    if (left) text += `. Not on this page: ${plural(left, "less confident mistake")}${head === "" ? "" : " of this head"}, of any ${data.one}`;
     byId("count").textContent = `${text}.`;
     byId("more").hidden = gallery.children.length >= cards.length;
     byId("clear").disabled = selects.every((select) => select.value === "");

@@ -1,0 +1,269 @@
+"""Own images made into the index: groups on one side each, whatever they are like."""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.ahead import loaded_ahead
+from pipeline.audit import audit
+from pipeline.classes import Classes
+from pipeline.errors import InputError
+from pipeline.eye import Eye
+from pipeline.folder import Folder
+from pipeline.images import decode, resized
+from pipeline.index import COLUMNS, read_index
+from pipeline.listing import Listed
+from pipeline.own import draw_test, index_own, natural, numbered
+from pipeline.reading import Reader, workers
+
+
+def listing(rows: Iterable[tuple[str, str, str]]) -> list[Listed]:
+    """Images of label, group and split, with names of their own."""
+    return [
+        Listed(f"{k:03}.png", label, group, split, None)
+        for k, (label, group, split) in enumerate(rows)
+    ]
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> list[Listed]:
+    """Two to four classes of at least three groups each, of which some are single images."""
+    rows = []
+    for label in "abcd"[: draw(st.integers(2, 4))]:
+        for group in range(draw(st.integers(3, 12))):
+            single = draw(st.booleans())
+            rows += [(label, "" if single else f"{label}{group}", "")] * draw(st.integers(1, 3))
+    return listing(draw(st.permutations(rows)))
+
+
+def groups_of(listed: Sequence[Listed], table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The table's rows by the group that the listing names, or by the image on its own."""
+    name = {image.member: image.group or image.member for image in listed}
+    return dict(iter(table.groupby(table["member"].map(name))))
+
+
+@settings(deadline=None)
+@given(grouped(), st.floats(0.01, 0.99))
+def test_a_group_is_on_one_side_and_a_share_of_each_classes_groups_is_tested_on(
+    listed: list[Listed], fraction: float
+) -> None:
+    table, classes = numbered(listed, "x", fraction)
+    assert sorted(table["member"]) == sorted(image.member for image in listed)
+    sides: dict[str, list[str]] = defaultdict(list)
+    for rows in groups_of(listed, table).values():
+        assert rows["split"].nunique() == rows["label"].nunique() == rows["track"].nunique() == 1
+        assert rows["frame"].tolist() == list(range(len(rows)))
+        sides[classes.names[rows["label"].iloc[0]]].append(rows["split"].iloc[0])
+    assert table["track"].nunique() == sum(map(len, sides.values()))
+    for found in sides.values():
+        wanted = min(max(round(fraction * len(found)), 1), len(found) - 2)
+        assert found.count("test") == wanted
+
+
+@settings(deadline=None)
+@given(grouped(), st.floats(0.01, 0.99), st.randoms(use_true_random=False))
+def test_order_makes_no_difference(
+    listed: list[Listed], fraction: float, chance: random.Random
+) -> None:
+    shuffled = chance.sample(listed, len(listed))
+    pd.testing.assert_frame_equal(
+        numbered(shuffled, "x", fraction)[0], numbered(listed, "x", fraction)[0]
+    )
+
+
+@given(
+    st.sets(st.text("abc", min_size=1), min_size=3),
+    st.text("abc", min_size=1),
+    st.floats(0.01, 0.99),
+)
+def test_one_more_group_moves_at_most_one_other(old: set[str], new: str, fraction: float) -> None:
+    before = draw_test([*old], ["x"] * len(old), fraction)
+    after = draw_test([*old | {new}], ["x"] * len(old | {new}), fraction)
+    assert len((before ^ after) - {new}) <= 1
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from("pqrstuvw"), st.just("")), min_size=20
+    ),
+    st.floats(0.1, 0.6),
+)
+def test_a_group_of_several_classes_is_on_one_side_too(
+    rows: list[tuple[str, str, str]], fraction: float
+) -> None:
+    listed = listing(rows)
+    try:
+        table, _ = numbered(listed, "x", fraction)
+    except InputError:
+        return  # a class left without
+    for found in groups_of(listed, table).values():
+        assert found["split"].nunique() == found["track"].nunique() == 1
+    for part in ("train", "test"):
+        assert table["label"][table["split"] == part].nunique() == 2
+
+
+def test_ids_and_numbers_follow_names_as_a_person_sorts_them() -> None:
+    members = ("c10/g2/1.png", "c10/g10/1.png", "c10/g2/10.png", "c10/g2/9.png", "c9/a.png")
+    listed = [
+        Listed(
+            f"{split}/{m}",
+            m.split("/")[0],
+            "" if "a" in m else f"{split}/{m.rsplit('/', 1)[0]}",
+            split,
+            None,
+        )
+        for m in members
+        for split in ("train", "test")
+    ] + [Listed("train/c9/b.png", "c9", "", "train", None)]
+    table, classes = numbered(listed, "x", 0.2)
+    assert classes == Classes("own", ("c9", "c10"), {})
+    train = table[table["split"] == "train"]
+    assert train["image_id"].tolist() == [
+        "train/c9/a.png", "train/c9/b.png", "train/c10/g2/1.png", "train/c10/g2/9.png",
+        "train/c10/g2/10.png", "train/c10/g10/1.png",
+    ]  # fmt: skip
+    assert train["label"].tolist() == [0, 0, 1, 1, 1, 1]
+    assert train["track"].tolist() == [0, 1, 2, 2, 2, 3]
+    assert train["frame"].tolist() == [0, 0, 0, 1, 2, 0]
+    assert table["track"].nunique() == 4 + 3
+    unlike = sorted(["10", "9", "09", "1b2", "1a10", "1a9", "", "x"], key=natural)
+    assert unlike == ["", "1a9", "1a10", "1b2", "09", "9", "10", "x"]
+
+
+def test_ids_stay_unique_where_a_csv_calls_a_folder_train() -> None:
+    listed = listing([("a", "", "train"), ("b", "", "train")] * 2 + [("a", "", "test")] * 2)
+    listed.append(Listed("train/000.png", "a", "", "train", None))
+    assert numbered(listed, "x", 0.2)[0]["image_id"].is_unique
+
+
+FAULTS = {
+    "nothing": ([], "x: expected images of at least two classes, got none"),
+    "one class": ([("a", "", "")] * 9, "of at least two classes, got 9 of 'a' alone"),
+    "group on both sides": (
+        [("a", "g", "train"), ("a", "g", "test"), ("b", "", "train")],
+        "group 'g' has images in train and in test; expected each group on one side",
+    ),
+    "no training images": (
+        [("a", "", "train")] * 3 + [("b", "", "test")] * 3,
+        "class 'b' has 0 groups to train on and 3 to test on; expected two to train on",
+    ),
+    "one group": (
+        [("a", "", "train")] * 3 + [("b", "g", "train")] * 3 + [("a", "", "test")] * 2,
+        "class 'b' has 1 groups to train on and 0 to test on; expected two to train on",
+    ),
+    "two groups to draw from": (
+        [("a", "", "")] * 3 + [("b", "g", ""), ("b", "h", "")],
+        "class 'b' has 2 groups of images; expected at least three, to train, validate and test",
+    ),
+    "one to test on": (
+        [("a", "", "train"), ("b", "", "train")] * 2 + [("a", "", "test")],
+        "x: 1 groups to test on; expected at least two, for an interval",
+    ),
+    "a draw that leaves a class out": (
+        [(label, f"g{k}", "") for k in range(30) for label in "ab"]
+        + [("c", f"c{k}", "") for k in "123"],
+        "class 'c' has . groups to train on and . to test on; .*another prepare.test_fraction",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_told(fault: str) -> None:
+    rows, message = FAULTS[fault]
+    with pytest.raises(InputError, match=message) as error:
+        numbered(listing(rows), "x", 0.05)
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_may_have_no_test_images_where_the_split_is_given() -> None:
+    rows = [("a", "", "train"), ("b", "", "train")] * 2 + [("a", "", "test")] * 2
+    table, _ = numbered(listing(rows), "x", 0.2)
+    assert table["split"].value_counts().to_dict() == {"train": 4, "test": 2}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of four images each, one twice."""
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for k in range(4):
+            pixels = rng.integers(0, 256, (5 + k, 7, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{label}/{k}.png")
+    (tmp_path / "dog/4.png").write_bytes((tmp_path / "cat/2.png").read_bytes())
+    return tmp_path
+
+
+def test_the_index_is_as_that_of_the_archives(pictures: Path, tmp_path: Path) -> None:
+    index, classes = index_own(pictures, Folder(pictures), 0.25)
+    assert list(index.columns) == list(COLUMNS)
+    assert classes.names == ("cat", "dog")
+    for row in index.itertuples():
+        data = (pictures / str(row.member)).read_bytes()
+        assert row.sha256 == hashlib.sha256(data).hexdigest()
+        assert (row.width, row.height) == decode(data, "x").size
+        assert (row.roi_x1, row.roi_y1, row.roi_x2, row.roi_y2) == (
+            0, 0, row.width - 1, row.height - 1,
+        )  # fmt: skip
+        assert row.image_id == f"{row.split}/{row.member}"
+    twice = index[index["member"].isin(["cat/2.png", "dog/4.png"])]["image_id"].tolist()
+    assert index.set_index("image_id")["duplicate_of"].loc[twice[1]] == twice[0]
+    found = audit(index, classes.names)
+    assert sum(map(len, found["exact_duplicates"].values())) == 1
+    assert found["classes"]["1"]["train"] + found["classes"]["1"]["test"] == 5
+    index.to_csv(tmp_path / "index.csv", index=False)
+    pd.testing.assert_frame_equal(read_index(tmp_path / "index.csv"), index)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            lambda path: path.write_bytes(b"<html>"),
+            r"cat/1\.png: expected an image that Pillow can",
+        ),
+        (lambda path: path.write_bytes(path.read_bytes()[:-30]), r"cat/1\.png: expected an image"),
+        (lambda path: path.unlink(), r"'cat/1\.png' is listed but not there"),
+    ],
+)
+def test_a_fault_of_an_image_is_told(pictures: Path, fault, message: str) -> None:  # type: ignore[no-untyped-def]
+    rows = [f"{label}/{k}.png,{label}\n" for label in ("cat", "dog") for k in range(4)]
+    (pictures / "list.csv").write_text("path,label\n" + "".join(rows))
+    fault(pictures / "cat/1.png")
+    with pytest.raises(InputError, match=message):
+        index_own(pictures / "list.csv", Folder(pictures), 0.25)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_reader_reads_folders_and_refuses_what_was_changed(pictures: Path, count: int) -> None:
+    index, _ = index_own(pictures, Folder(pictures), 0.25)
+    member = index["member"].tolist()
+    changed = member.index("cat/0.png")
+    (pictures / "cat/0.png").write_bytes((pictures / "cat/1.png").read_bytes())
+    pool, read = workers(Reader(index, {"train": pictures, "test": pictures}, Eye(16)), count)
+    sound = [k for k in range(len(index)) if k != changed]
+    found = loaded_ahead(read, [sound, [changed]], pool)
+    for row, (view,) in zip(sound, next(found)[0], strict=True):
+        whole = decode((pictures / member[row]).read_bytes(), "x")
+        np.testing.assert_array_equal(view, resized(np.asarray(whole), 16))
+    with pytest.raises(InputError, match=r"cat/0\.png is not the image that data/index\.csv lists"):
+        next(found)
+
+
+def test_a_region_outside_is_told(pictures: Path) -> None:
+    rows = [f"{label}/{k}.png,{label},0,0,6,5\n" for label in ("cat", "dog") for k in range(4)]
+    header = "path,label,roi_x1,roi_y1,roi_x2,roi_y2\n"
+    (pictures / "list.csv").write_text(header + "".join(rows))
+    outside = r"0\.png: region of interest 0,0 to 6,5 is not inside 7 x 5"
+    with pytest.raises(InputError, match=outside):
+        index_own(pictures / "list.csv", Folder(pictures), 0.25)
