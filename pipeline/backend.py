@@ -14,6 +14,8 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from pipeline.processor import instructions
+
 
 @cache
 def keras() -> Any:
@@ -133,5 +135,6 @@ def runtime() -> dict[str, str]:
         "opencv": cv2.__version__,
         "pillow": PIL.__version__,
         "machine": platform.machine(),
+        "instructions": " ".join(instructions() or []) if device() == "cpu" else "",
         "device": device(),
     }

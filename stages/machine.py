@@ -16,16 +16,12 @@ import joblib
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from pipeline.processor import instructions
 from stages.finding import Finding
 
 LOCK = Path("requirements.lock")
 SHOWN = ("numpy", "keras", "tensorflow", "zarr", "scikit-learn", "dvc")
 BACKENDS = ("tensorflow", "jax")  # what the base has been tested with
-# Of the many features of a processor, those by which Keras's backends choose their arithmetic.
-FEATURES = (
-    "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16",
-    "asimd", "sve", "bf16",
-)  # fmt: skip
 WITH_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 _PROBE = "import json; from pipeline import backend; print(json.dumps(backend.runtime()))"
 
@@ -107,24 +103,17 @@ def processor(precision: str | None, cpuinfo: Path = Path("/proc/cpuinfo")) -> F
         cpuinfo: Linux's description of the processor.
     """
     cores = f"{joblib.cpu_count()} cores"
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    if (has := instructions(cpuinfo)) is None:
         return Finding("processor", "ok", f"{cores}; this system does not list its instructions")
-    flags = {
-        flag
-        for line in re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-        for flag in line.split()
-    }
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     name = re.search(r"^model name\s*: *(.+?) *$", text, re.MULTILINE)
-    has = [feature for feature in FEATURES if feature in flags]
     described = ", ".join([*([name[1]] if name else []), cores, " ".join(has)])
-    if platform.machine() in ("x86_64", "AMD64") and flags and "avx" not in flags:
+    if platform.machine() in ("x86_64", "AMD64") and "avx" not in has:
         return Finding(
             "processor", "problem", f"{described}: no AVX, which TensorFlow's packages need",
             "compute elsewhere; `dvc pull` brings the features here",
         )  # fmt: skip
-    if precision == "bfloat16" and not WITH_BFLOAT16 & flags:
+    if precision == "bfloat16" and WITH_BFLOAT16.isdisjoint(has):
         return Finding(
             "processor", "note", f"{described}: no bfloat16, so it is slower than float32 here"
         )
