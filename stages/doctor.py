@@ -39,6 +39,7 @@ def examine() -> list[Finding]:
             started.result(),
             machine.processor(precision),
             machine.memory(shards),
+            reach.workers(),
             *settings,
             *(project.result() if project else []),
         ]

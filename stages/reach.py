@@ -1,5 +1,6 @@
 """Whether what a run would fetch is there: archives, weights, remotes."""
 
+import socket
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pooch
 import requests
@@ -21,6 +23,7 @@ from pipeline.folder import own_root
 from stages.finding import Finding
 from stages.machine import answer
 from stages.params import Base, Prepare
+from stages.workers import VARIABLE, asked_for
 
 HASHED_NBYTES = 1 << 30  # files up to this size are hashed, which takes a second or two
 _TIMEOUT_S = 5
@@ -68,6 +71,25 @@ def _one_of_weights(location: str, sha256: str | None) -> Finding:
     if there is not None or path.is_file():
         return _file("weights", path, "sha256", sha256, remedy)
     return _offer("weights", location, remedy)
+
+
+def workers() -> Finding:
+    """Who would do the work, and whether a scheduler listens."""
+    try:
+        where = asked_for()
+    except InputError as error:
+        return Finding("workers", "problem", str(error), "unset it, or set it right")
+    if where.isdigit():
+        return Finding("workers", "ok", f"{where} processes" if where != "1" else "this process")
+    there = urlsplit(where)
+    try:
+        with socket.create_connection((there.hostname or "", there.port or 0), _TIMEOUT_S):
+            return Finding("workers", "ok", f"those of the Dask scheduler at {where}")
+    except (OSError, ValueError) as error:
+        return Finding(
+            "workers", "problem", f"no scheduler listens at {where} ({error})",
+            f"start one with `dask scheduler`, or unset {VARIABLE}",
+        )  # fmt: skip
 
 
 def remotes(settings: Mapping[str, Any], needed: bool) -> list[Finding]:

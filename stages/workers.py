@@ -40,7 +40,7 @@ def elsewhere() -> bool:
     Raises:
         InputError: FC7CACHE_WORKERS is neither a number nor an address.
     """
-    return _asked_for() != "1"
+    return asked_for() != "1"
 
 
 def each(
@@ -59,7 +59,7 @@ def each(
     Raises:
         InputError: A cluster that does not answer, or workers that were killed.
     """
-    where = _asked_for()
+    where = asked_for()
     if where.isdigit():
         return _by_processes(int(where), function, tasks, ordered)
     return _by_cluster(where, function, tasks, ordered)
@@ -76,7 +76,12 @@ def _done(asked: dict[str, str], function: Callable[..., T], *task: Any) -> T:
         return function(*task)
 
 
-def _asked_for() -> str:
+def asked_for() -> str:
+    """FC7CACHE_WORKERS: a number of processes, "1" for this one, or a scheduler's address.
+
+    Raises:
+        InputError: It is neither.
+    """
     where = os.environ.get(VARIABLE) or "1"
     if re.fullmatch(r"[1-9]\d*|\w+://.+", where):
         return where

@@ -1,5 +1,7 @@
 """Paired comparison of heads, against scipy and by hand."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,14 @@ from pipeline.scores import track_interval
 
 Right = dict[str, NDArray[np.bool_]]
 TRACK = np.repeat(np.arange(20), 5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_garbage_collection() -> Iterator[None]:
+    """statsmodels ends Holm's correction with one, half a second where many tests are loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gc.collect", lambda: 0)
+        yield
 
 
 def heads(seed: int, rows: int, accuracies: dict[str, float]) -> Right:

@@ -4,9 +4,11 @@ import json
 import os
 import platform
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from conftest import ROOT, Workspace
@@ -238,19 +240,49 @@ def test_archives_offered_refused_and_out_of_reach(here: Workspace) -> None:
     assert "data/archives" in found[0].remedy
 
 
-def test_weights(here: Workspace) -> None:
+def test_weights(here: Workspace, s3: str) -> None:
     base = load_params().base
-    assert reach.base_weights(base, needed=True).level == "note"  # seeded
+    (seeded,) = reach.base_weights(base, needed=True)
+    assert seeded.level == "note"
+
+    def several(*weights: str) -> list[Finding]:
+        update = {"weights": list(weights), "sha256": "0" * 64}
+        return reach.base_weights(Base.model_validate(base.model_dump() | update), needed=True)
 
     def of(weights: str, sha256: str | None = "0" * 64) -> Finding:
         update = {"weights": weights, "sha256": sha256}
-        return reach.base_weights(Base.model_validate(base.model_dump() | update), needed=True)
+        changed = Base.model_validate(base.model_dump() | update)
+        (found,) = reach.base_weights(changed, needed=True)
+        return found
 
     assert "no such file" in of("weights.npz").text
     Path("weights.npz").write_bytes(b"another")
     assert "expected sha256 000" in of("weights.npz").text
     assert "was not checked" in of("weights.npz", None).text
     assert "cannot be reached" in of(f"{unreachable()}/weights.npz").text
+    with serve({"weights.npz": b"npz"}) as site:
+        found = several("absent.npz", f"{site.address}/weights.npz")
+    assert [finding.level for finding in found] == ["note", "ok"]  # one will do
+    assert [finding.level for finding in several("absent.npz", "gone.npz")] == ["problem"] * 2
+    filesystem, bucket = fsspec.core.url_to_fs(s3, use_listings_cache=False)
+    filesystem.pipe_file(f"{bucket}/weights.npz", b"npz")
+    assert of(f"{s3}/weights.npz").level == "ok"
+    assert "no such object" in of(f"{s3}/absent.npz").text
+    assert "install fc7cache" in of("nosuch://bucket/weights.npz").text
+
+
+def test_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(asked: str) -> Finding:
+        monkeypatch.setenv("FC7CACHE_WORKERS", asked)
+        return reach.workers()
+
+    assert "this process" in found("1").text
+    assert "3 processes" in found("3").text
+    assert found("many").level == "problem"
+    nobody = unreachable().replace("http", "tcp")
+    assert "no scheduler listens" in found(nobody).text
+    with socket.create_server(("127.0.0.1", 0)) as listens:
+        assert found(f"tcp://127.0.0.1:{listens.getsockname()[1]}").level == "ok"
 
 
 def test_remotes(here: Workspace, s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
