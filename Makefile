@@ -16,7 +16,7 @@ test: $(READY) ## Lint, type-check, test.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(READY) ## Stage one beside what one would write without it.
 	@$(BIN)/python -m benchmarks.speed
