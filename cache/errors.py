@@ -5,6 +5,10 @@ class StoreError(RuntimeError):
     """The store cannot be used as asked: absent, unfinished, of another make, of a newer format."""
 
 
+class UnreachableError(StoreError):
+    """The store does not answer; nothing is known to be lost."""
+
+
 class DamagedError(StoreError):
     """Bytes of the store are lost or altered."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cache.errors import StoreError
+from cache.errors import StoreError, UnreachableError
 from cache.pointer import write_pointer
 from cache.remote import filesystem_of, is_local
 from cache.store import FeatureStore, open_store
@@ -28,7 +28,8 @@ def publish(store: FeatureStore, target: Path) -> None:
 
     def make(new: Path) -> None:
         if is_local(store.address):
-            shutil.copytree(root, new, copy_function=_link_or_copy)
+            unfinished = shutil.ignore_patterns("*.partial")  # of writers that were killed
+            shutil.copytree(root, new, copy_function=_link_or_copy, ignore=unfinished)
         else:
             filesystem.get(root, str(new), recursive=True)
 
@@ -38,8 +39,8 @@ def publish(store: FeatureStore, target: Path) -> None:
 def publish_at(store: FeatureStore, address: str, target: Path) -> None:
     """Send a finished store to an address, and put a pointer to it in its place in the workspace.
 
-    The root's metadata, without which there is no store, goes last. A store that is there
-    already, whole and the same, is left alone.
+    The root's metadata, without which there is no store, goes last. A store of the same digest
+    that is there already, with all its files, is left alone.
 
     Args:
         store: Finished.
@@ -53,12 +54,15 @@ def publish_at(store: FeatureStore, address: str, target: Path) -> None:
     if not _is_there(store, address):
         source, root = filesystem_of(store.address)
         goal, there = filesystem_of(address)
-        files = [path[len(root) :] for path in source.find(root)]
+        found = source.find(root)
+        files = [path[len(root) :] for path in found if not path.endswith(".partial")]
         last = ["/zarr.json"]
 
         def send(file: str) -> None:
             if source is goal:
                 goal.cp_file(root + file, there + file)
+            elif is_local(store.address):
+                goal.put_file(root + file, there + file)
             else:
                 goal.pipe_file(there + file, source.cat_file(root + file))
 
@@ -85,11 +89,9 @@ def _check(store: FeatureStore) -> None:
 def _is_there(store: FeatureStore, address: str) -> bool:
     try:
         return bool(open_store(address).attrs["digest"] == store.attrs["digest"])
-    except StoreError as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(
-            error.__cause__, FileNotFoundError
-        ):
-            raise  # it does not answer
+    except UnreachableError:
+        raise
+    except StoreError:
         return False
 
 
@@ -109,7 +111,7 @@ def _in_place(target: Path, make: Callable[[Path], None], kept: str) -> None:
         why = error.args[0][0][2] if isinstance(error, shutil.Error) else error
         raise StoreError(
             f"{target}: cannot publish the store ({why}); the features are kept in "
-            f"{kept}: make room and run again"
+            f"{kept}: make room, or see to the network, and run again"
         ) from error
 
 

@@ -10,9 +10,11 @@ from cache.errors import StoreError
 
 # What clients of object stores raise that is no OSError.
 _FAULTS = {
-    "botocore.exceptions": "BotoCoreError",
-    "aiohttp": "ClientError",
-    "azure.core.exceptions": "AzureError",
+    "botocore.exceptions": ("BotoCoreError",),
+    "aiohttp": ("ClientError",),
+    "azure.core.exceptions": ("AzureError",),
+    "gcsfs.retry": ("HttpError", "ChecksumError"),
+    "google.auth.exceptions": ("GoogleAuthError",),
 }
 
 
@@ -42,6 +44,32 @@ def transport_faults() -> tuple[type[Exception], ...]:
     """What the clients in use raise, beside OSError, when a store does not answer."""
     return tuple(
         getattr(sys.modules[module], name)
-        for module, name in _FAULTS.items()
+        for module, names in _FAULTS.items()
         if module in sys.modules
+        for name in names
     )
+
+
+def unanswered(address: str, key: str, error: Exception) -> Exception | None:
+    """Why a store does not answer; None where it does, so that the bytes themselves are at fault.
+
+    Clients of object stores raise errors of many kinds when a request fails, so only of what can
+    be fetched whole, or is not there, the latter is believed.
+
+    Args:
+        address: Of the store.
+        key: The file in it that was read.
+        error: What came of that.
+    """
+    filesystem, root = filesystem_of(address)
+    if isinstance(filesystem, LocalFileSystem) or isinstance(error, FileNotFoundError):
+        return None
+    if isinstance(error, OSError):
+        return error
+    try:
+        filesystem.cat_file(f"{root}/{key}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RuntimeError) as cause:
+        return cause
+    return None

@@ -12,9 +12,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
-from cache.errors import DamagedError, StoreError
+from cache.errors import DamagedError, StoreError, UnreachableError
 from cache.pointer import followed
-from cache.remote import filesystem_of, is_local
+from cache.remote import filesystem_of, unanswered
 from cache.spec import (
     ATTRIBUTE,
     FORMAT,
@@ -52,7 +52,6 @@ class FeatureStore:
             DamagedError: Attributes or metadata that do not fit together.
         """
         self.address, digest = followed(str(address))
-        self._local = is_local(self.address)
         self._checked: set[str] = set()  # files whose sha256 was found to be the noted one
         try:
             self.group = zarr.open_group(self.address, mode="r", zarr_format=3)
@@ -60,7 +59,7 @@ class FeatureStore:
             if not isinstance(attrs, dict):
                 raise TypeError(f"{ATTRIBUTE} is no mapping")
         except (FileNotFoundError, *_UNREADABLE) as error:
-            if not isinstance(fault := self.fault(error, ""), DamagedError):
+            if not isinstance(fault := self.fault(error, "", "zarr.json"), DamagedError):
                 raise fault from error
             raise StoreError(
                 f"{self.address}: expected a feature store, found none ({error}); "
@@ -103,7 +102,7 @@ class FeatureStore:
         try:
             digest = metadata_digest_of(self.address, self.attrs)
         except (OSError, ValueError) as error:
-            fault = self.fault(error, f"a zarr.json is lost or damaged ({error})")
+            fault = self.fault(error, f"a zarr.json is lost or damaged ({error})", "zarr.json")
             if not isinstance(fault, DamagedError):
                 raise fault from error
             return str(fault)
@@ -128,9 +127,11 @@ class FeatureStore:
         Raises:
             DamagedError: Lost or altered bytes.
         """
+        key = f"{name}/zarr.json"
         try:
             array = self._array(name)
-            self._check(column_key(name, array.ndim))
+            key = column_key(name, array.ndim)
+            self._check(key)
             if array.nchunks_initialized < array.nchunks:  # it would read as zeros
                 raise ValueError("its file is lost")
             values = np.asarray(array[:])
@@ -138,7 +139,7 @@ class FeatureStore:
             raise
         except _UNREADABLE as error:
             message = f"{self.address}: column {name} is damaged: {error}"
-            raise self.fault(error, message) from error
+            raise self.fault(error, message, key) from error
         if values.dtype.kind != "T":
             return values
         return values.astype(f"U{max(1, int(np.strings.str_len(values).max()))}")
@@ -205,7 +206,7 @@ class FeatureStore:
         except FileNotFoundError:
             return  # which reading it tells
         except OSError as error:
-            raise self.fault(error, f"{self.address}: {key}: {error}", shard) from error
+            raise self.fault(error, f"{self.address}: {key}: {error}", key, shard) from error
         if not same:
             raise DamagedError(
                 f"{self.address}: {key} is damaged (not what was written); run `fc7cache repair`",
@@ -214,19 +215,19 @@ class FeatureStore:
             )
         self._checked.add(key)
 
-    def fault(self, error: Exception, message: str, shard: int = -1) -> StoreError:
-        """What an error on reading means: damage, or a store out of reach, where nothing is lost.
+    def fault(self, error: Exception, message: str, key: str, shard: int = -1) -> StoreError:
+        """What an error on reading a file means: damage, or a store that does not answer.
 
         Args:
             error: What was raised.
             message: What to say of damage.
+            key: The file.
             shard: Which one; -1 for none.
         """
-        lost = isinstance(error, FileNotFoundError)
-        if self._local or lost or not isinstance(error, OSError):
+        if (cause := unanswered(self.address, key, error)) is None:
             return DamagedError(message, self.address, shard)
-        return StoreError(
-            f"{self.address}: cannot be read now ({error}); nothing is lost: check the network and "
+        return UnreachableError(
+            f"{self.address}: cannot be read now ({cause}); nothing is lost: check the network and "
             "the credentials, and run again"
         )
 
@@ -244,7 +245,7 @@ class FeatureStore:
             block = np.asarray(self._array(layer)[lo:hi])
         except _UNREADABLE as error:
             message = f"{where} is damaged ({error}); run `fc7cache repair`"
-            raise self.fault(error, message, shard) from error
+            raise self.fault(error, message, shard_key(layer, shard), shard) from error
         # A chunk that is not there reads as the fill value, NaN.
         if block.shape != (hi - lo, self.layout.layers[layer]) or not np.isfinite(block).all():
             raise DamagedError(f"{where} lacks rows; run `fc7cache repair`", self.address, shard)

@@ -1,5 +1,6 @@
 """Making a store. The only module that writes Zarr."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
-from cache.errors import DamagedError, StoreError
+from cache.errors import DamagedError, StoreError, UnreachableError
 from cache.remote import filesystem_of, is_local
 from cache.spec import ATTRIBUTE, Columns, Layout, attributes, column_key, shard_key
 from cache.store import Block, FeatureStore, metadata_digest_of
@@ -98,7 +100,7 @@ class StoreWriter(FeatureStore):
             try:
                 digests[key] = self.sha256(key)
             except OSError as error:
-                raise self.fault(error, f"{self.address}: {key}: {error}", shard) from error
+                raise self.fault(error, f"{self.address}: {key}: {error}", key, shard) from error
             if written.get(key, digests[key]) != digests[key]:
                 message = f"{self.address}: {key} is not what was written"
                 raise DamagedError(message, self.address, shard)
@@ -121,8 +123,9 @@ def create_store(
 ) -> StoreWriter:
     """Lay out an empty store, columns written, no shard yet; or go on with the one there.
 
-    What a killed writer left in it is cleared, so nobody else may be writing; one that cannot be
-    opened any more is made anew.
+    One that cannot be opened any more is made anew. In a local one, which nobody else may be
+    writing, what a killed writer left is cleared first. In an object store two may do this at the
+    same time: both write the same.
 
     Args:
         address: A local path or an fsspec address.
@@ -136,13 +139,17 @@ def create_store(
     address = str(address)
     filesystem, root = filesystem_of(address)
     try:
-        if not _opens(address):
-            if filesystem.exists(root):
-                filesystem.rm(root, recursive=True)
-            _lay_out(address, layout, made_by, columns)
-        if is_local(address):  # an object is there whole or not at all
+        if is_local(address):
+            if not _opens(address):
+                shutil.rmtree(root, ignore_errors=True)
+                _lay_out(address, layout, made_by, columns)
             for leftover in Path(root).rglob("*.partial"):
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)
+        elif not _opens(address):
+            files: dict[str, Any] = {}
+            _lay_out(MemoryStore(files), layout, made_by, columns)
+            for key in sorted(files, key=lambda key: key == "zarr.json"):  # the root's last
+                filesystem.pipe_file(f"{root}/{key}", files[key].to_bytes())
     except OSError as error:
         raise StoreError(
             f"{address}: cannot create a store here ({error.strerror or error}); make room, or "
@@ -154,12 +161,14 @@ def create_store(
 def _opens(address: str) -> bool:
     try:
         FeatureStore(address)
+    except UnreachableError:
+        raise
     except StoreError as error:
         cause = error.__cause__
         if cause is None:
             raise  # of another format: not ours to delete
         if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
-            raise cause from error  # the disk's fault, or the network's
+            raise cause from error  # the disk's fault
         return False
     return True
 
@@ -175,8 +184,10 @@ def _write_attributes(store: FeatureStore, attrs: dict[str, Any]) -> None:
     store.attrs = attrs
 
 
-def _lay_out(address: str, layout: Layout, made_by: Mapping[str, Any], columns: Columns) -> None:
-    group = zarr.create_group(address, zarr_format=3)
+def _lay_out(
+    where: str | MemoryStore, layout: Layout, made_by: Mapping[str, Any], columns: Columns
+) -> None:
+    group = zarr.create_group(where, zarr_format=3)
     codecs = [ZstdCodec(level=3), Crc32cCodec()]
     widths = set(layout.layers.values())
     for name, width in layout.layers.items():

@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 from pipeline.processor import instructions
 
 
+def chosen() -> str:
+    """The library that Keras computes with: "tensorflow", "jax" …; known without importing it."""
+    return os.environ.get("KERAS_BACKEND") or "tensorflow"
+
+
 @cache
 def keras() -> Any:
     """The keras module; imported on first use, because that takes seconds.
@@ -28,7 +33,7 @@ def keras() -> Any:
     # TensorFlow brings a Zstandard of its own, which zarr's compressor would be bound to if it were
     # loaded later: the same features, but other bytes on disk.
     import_module("numcodecs.zstd")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = chosen()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     stderr = os.dup(2)

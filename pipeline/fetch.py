@@ -68,4 +68,7 @@ def fetch(address: str, known_hash: str, folder: Path, advice: str) -> Path:
 def _get(address: str, output: str, _: pooch.Pooch) -> None:
     filesystem, path = fsspec.core.url_to_fs(address)
     callback = TqdmCallback(tqdm_kwargs={"disable": None, "unit": "B", "unit_scale": True})
-    filesystem.get_file(path, output, callback=callback)
+    try:
+        filesystem.get_file(path, output, callback=callback)
+    except Exception as error:  # each store's client has errors of its own kinds
+        raise OSError(str(error) or repr(error)) from error

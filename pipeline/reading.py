@@ -91,8 +91,8 @@ def workers(reader: Reader, count: int) -> tuple[Executor, Read]:
         reader: What to read with.
         count: How many.
     """
-    # A worker of a cluster runs tasks beside its main thread, where processes cannot be started.
-    if count <= _MOST_THREADS or current_thread() is not main_thread():
+    # A worker's own processes would be too many, and cannot be started beside its main thread.
+    if count <= _MOST_THREADS or parent_process() or current_thread() is not main_thread():
         reader.open()
         return ThreadPoolExecutor(count), reader
     spawned = get_context("spawn")  # what a GPU's library has running does not survive a fork

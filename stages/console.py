@@ -38,6 +38,17 @@ def warn(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def out_of_reach(error: Exception) -> NoReturn:
+    """End, as an object store failed a request."""
+    reason = " ".join(str(error).split())
+    print(
+        f"error: an object store does not answer ({reason}); what it holds is kept: check the "
+        "network and the credentials, and run again",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+
 def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
     """Run a program to its exit status.
 
@@ -61,6 +72,8 @@ def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
+        if error.filename is None and transport_faults():  # of a client in use, and of no file
+            out_of_reach(error)
         if error.errno not in _DISK:
             raise
         print(
@@ -69,13 +82,7 @@ def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
         )
         sys.exit(2)
     except transport_faults() as error:
-        reason = " ".join(str(error).split())
-        print(
-            f"error: an object store does not answer ({reason}); what it holds is kept: check the "
-            "network and the credentials, and run again",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        out_of_reach(error)
     except KeyboardInterrupt:
         print(f"stopped: {go_on}", file=sys.stderr)
         sys.exit(INTERRUPTED)

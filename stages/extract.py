@@ -1,7 +1,7 @@
 """``extract``: the frozen base over every image, each view of it once, into the store."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from stages.clock import Clock
 from stages.console import bar, run, say
 from stages.files import write_json
 from stages.params import Params, load_params
-from stages.places import EXTRACTED, INDEX, STORE
+from stages.places import EXTRACTED, INDEX, STORE, scratch_root
 from stages.scratch import (
     KEYS,
     locked,
@@ -79,6 +79,7 @@ def extract(
     Returns:
         The summary that `main` writes.
     """
+    params = _anywhere(params)
     base = base_of(params)
     made_by, runtime = base.made_by(), _runtime()
     columns = columns_of(index, params.base.crop)
@@ -104,12 +105,13 @@ def extract(
                 passes.append(sum(len(todo.forward) for todo in plans))
                 say(f"extract: {passes[-1]} of {len(index)} images to forward, the rest is known")
                 addresses = tuple(anywhere(source.address) for source in sources)
-                job = Job(_anywhere(params), made_by, runtime, anywhere(path), addresses)
+                job = Job(params, made_by, runtime, anywhere(path), addresses)
                 written: dict[str, str] = {}
                 with bar(total=passes[-1], desc="extract", unit=" images") as progress:
                     for done in _carried_out(job, index, plans, layout, progress.update):
                         written |= done.written
                         clock.add(done.seconds)
+                _see_that_all_write_here(store, written)
                 store.finish(written)
                 break
             except DamagedError as error:
@@ -168,13 +170,31 @@ def _carried_out(
             yield done
 
 
+def _see_that_all_write_here(store: FeatureStore, written: Mapping[str, str]) -> None:
+    present = set(store.present_shards())
+    shards = {int(key.split("/")[-2]) for key in written}
+    if lost := sorted(shards - present):
+        raise InputError(
+            f"{store.address}: a worker has written shard {lost[0]}, and it is not here; workers "
+            "must share this folder: set FC7CACHE_SCRATCH to one that all of them see"
+        )
+
+
 def _anywhere(params: Params) -> Params:
     """With addresses that mean the same to a worker in another folder."""
     prepare = params.prepare.model_copy(update={"source": anywhere(params.prepare.source)})
     weights = params.base.weights
     located = weights if params.base.seeded else [anywhere(location) for location in weights]
     base = params.base.model_copy(update={"weights": located})
-    return params.model_copy(update={"prepare": prepare, "base": base})
+    address = params.store.address and anywhere(params.store.address)
+    scratch = anywhere(str(scratch_root()))
+    store = params.store.model_copy(update={"address": address})
+    if address and f"{address}/".startswith(f"{scratch.rstrip('/')}/"):
+        raise InputError(
+            f"params.yaml: store.address: {address} is inside scratch, which `fc7cache prune` "
+            "empties; choose another folder, or another FC7CACHE_SCRATCH"
+        )
+    return params.model_copy(update={"prepare": prepare, "base": base, "store": store})
 
 
 def _publish(store: FeatureStore, address: str | None, target: Path) -> str:

@@ -106,8 +106,10 @@ def repair(
                 "`dvc pull`, or make another with `dvc repro -f extract`"
             )
         extra = [(store, Source(store.column(KEYS), rows))]
-    here = params.model_copy(update={"store": params.store.model_copy(update={"address": None})})
-    return extract(here, index, target, extra)
+    layout = store.layout
+    as_it_was = {"address": None, "shard_rows": layout.shard_rows, "chunk_rows": layout.chunk_rows}
+    same = params.model_copy(update={"store": params.store.model_copy(update=as_it_was)})
+    return extract(same, index, target, extra)
 
 
 def repair_remote(store: FeatureStore, params: Params, findings: list[Finding]) -> dict[str, Any]:
@@ -120,6 +122,12 @@ def repair_remote(store: FeatureStore, params: Params, findings: list[Finding]) 
     with TemporaryDirectory() as folder:
         local = Path(folder) / "features.zarr"
         summary = repair(store, params, findings, local)
+        digest = FeatureStore(local).attrs["digest"]
+        if store.metadata_fault() is None and digest != store.attrs["digest"]:
+            raise StoreError(
+                f"{store.address}: repairing it here would put another store in its place, which "
+                "others may rely on; publish one anew with `dvc repro -f extract`"
+            )
         files = [path for path in local.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: path == local / "zarr.json"):
             there = f"{root}/{path.relative_to(local).as_posix()}"

@@ -1,6 +1,7 @@
 """Where unfinished and reusable stores lie, one folder per fingerprint and runtime."""
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from cache.store import FeatureStore
 from cache.writer import StoreWriter
 from stages.places import scratch_root
 
+_OURS = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}/[0-9a-f]{16}\.zarr")
 KEYS = "input_sha256"  # the column that says which content a row's features are of
 
 
@@ -46,7 +48,8 @@ def locked(folder: UPath) -> Iterator[None]:
     if not is_local(str(folder)):
         yield
         return
-    lock = FileLock(str(folder / "lock"), timeout=0)
+    _, path = filesystem_of(str(folder))
+    lock = FileLock(f"{path}/lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -103,7 +106,9 @@ class Entry:
 def entries() -> list[Entry]:
     """Everything in scratch, the newest first."""
     found = []
-    for path in scratch_root().glob("*/*.zarr*"):
+    for path in scratch_root().glob("*/*.zarr"):
+        if not _OURS.fullmatch(f"{path.parent.name}/{path.name}"):
+            continue  # somebody else's, in a folder that serves for more
         try:
             store = FeatureStore(str(path))
         except StoreError:

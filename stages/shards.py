@@ -1,5 +1,6 @@
 """The worker's side of ``extract``: some shards, from archives to the store, by one base."""
 
+import platform
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -113,8 +114,9 @@ def _same(asked: dict[str, Any], ours: dict[str, Any]) -> None:
     for part in sorted(asked.keys() | ours.keys()):
         if asked.get(part) != ours.get(part):
             raise InputError(
-                f"a worker has {part} {ours.get(part)!r}, others {asked.get(part)!r}: rows of one "
-                "store come from like machines with the same files; stop the workers that differ"
+                f"a worker on {platform.node()} has {part} {ours.get(part)!r}, others "
+                f"{asked.get(part)!r}: rows of one store come from like machines with the same "
+                "files; stop the workers that differ"
             )
 
 

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import io
 import json
-import os
+import re
 import time
 import zipfile
 import zlib
@@ -24,6 +24,7 @@ from upath import UPath
 
 import pipeline
 from cache.store import FeatureStore
+from pipeline.backend import chosen
 from pipeline.head import Head, Watch
 from pipeline.selection import Data, Job, Outcome, RunTrials, in_turn
 from stages.files import write_bytes
@@ -45,7 +46,7 @@ def identity_of(store: FeatureStore, layers: Sequence[str], kind: type[Head]) ->
         "layers": list(layers),
         "code": [file.read_text(encoding="utf-8") for file in dict.fromkeys(files)],
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "backend": os.environ.get("KERAS_BACKEND", ""),
+        "backend": chosen(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -101,6 +102,8 @@ def _folder() -> UPath:
 
 def _files() -> Iterator[tuple[UPath, int, float]]:
     for file in list(_folder().glob("*.npz")):
+        if not re.fullmatch(r"[0-9a-f]{32}\.npz", file.name):
+            continue
         with suppress(FileNotFoundError):  # another process may be at work there
             facts = file.stat()
             yield file, facts.st_size, time.time() - facts.st_mtime

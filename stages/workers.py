@@ -2,22 +2,26 @@
 
 import hashlib
 import os
+import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
 import joblib
 
+from pipeline.backend import chosen
 from pipeline.errors import InputError
 
 VARIABLE = "FC7CACHE_WORKERS"
 _WAIT_SCHEDULER_S, _WAIT_WORKER_S = 10, 60
 _PACKAGES = ("pipeline", "cache", "stages")
-_LIBRARIES = ("keras", "numpy", "scikit-learn", "scipy", "tensorflow", "zarr")
+_LIBRARIES = ("keras", "numcodecs", "numpy", "scikit-learn", "scipy", "tensorflow", "zarr")
 
 T = TypeVar("T")
 
@@ -26,11 +30,13 @@ def _environment() -> dict[str, str]:
     root = Path(__file__).parent.parent
     files = sorted(path for name in _PACKAGES for path in (root / name).glob("*.py"))
     code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    return {"code": code, **{name: version(name) for name in _LIBRARIES}}
+    libraries = {name: version(name) for name in _LIBRARIES}
+    return {"code": code, "backend": chosen(), **libraries}
 
 
 # Taken when this is imported: a worker of a cluster may outlive an edit of the files.
 _ENVIRONMENT = _environment()
+_stale: list[str] = []  # what was found to differ, once: modules may have been loaded since
 _one_at_a_time = Lock()  # such a worker may run tasks in threads; Keras' state is the process's
 
 
@@ -66,12 +72,15 @@ def each(
 
 
 def _done(asked: dict[str, str], function: Callable[..., T], *task: Any) -> T:
+    now = _environment()
     for part, theirs in asked.items():
-        if theirs != (ours := _ENVIRONMENT[part]):
-            raise InputError(
-                f"a worker has {part} {ours}, not {theirs}: start the workers anew, in this "
-                "environment, with this version of the project"
-            )
+        if not theirs == _ENVIRONMENT[part] == now[part]:
+            _stale.append(f"{part} {_ENVIRONMENT[part]}, not {theirs}")
+    if _stale:
+        raise InputError(
+            f"a worker on {platform.node()} has {_stale[0]}: start the workers anew, in this "
+            "environment, with this version of the project"
+        )
     with _one_at_a_time:
         return function(*task)
 
@@ -115,7 +124,8 @@ def _by_cluster(
     # Not by joblib's backend for Dask: it computes here, not there, if there is but one worker,
     # and fails if a worker dies after it has done a task and before it was asked for the result.
     try:
-        from distributed import Client, KilledWorker, as_completed
+        from distributed import Client, KilledWorker, wait
+        from distributed.comm.core import CommClosedError
     except ImportError as error:
         raise InputError(
             f"{VARIABLE}: {scheduler} asks for Dask: pip install 'fc7cache[cluster]'"
@@ -135,16 +145,42 @@ def _by_cluster(
                 f"{VARIABLE}: the Dask scheduler at {scheduler} has no workers; start some with "
                 f"`dask worker {scheduler} --nthreads 1`, in this environment"
             ) from error
+        # Asked first: without the code, a worker would say nothing, and a scheduler too much.
+        have = [
+            client.run_on_scheduler(find_spec, __package__),  # type: ignore[no-untyped-call]
+            *client.run(find_spec, __package__).values(),
+        ]
+        if not all(have):
+            raise InputError(
+                f"{VARIABLE}: the scheduler and every worker need this project installed, and "
+                f"{have.count(None)} of {len(have)} have not"
+            )
         started = [
             client.submit(_done, _ENVIRONMENT, function, *task, pure=False) for task in tasks
         ]
         try:
-            for future in started if ordered else as_completed(started):  # type: ignore[no-untyped-call]
-                yield future.result()
-                future.release()
+            while started:
+                looked_at = started[:1] if ordered else started
+                try:
+                    found = wait(looked_at, _WAIT_WORKER_S, return_when="FIRST_COMPLETED")  # type: ignore[no-untyped-call]
+                except TimeoutError as error:
+                    if client.scheduler_info()["workers"]:
+                        continue  # at work on something long
+                    raise InputError(
+                        f"{VARIABLE}: the Dask scheduler at {scheduler} has no workers any more; "
+                        "what they had finished is kept: start some, and run again"
+                    ) from error
+                started = [future for future in started if future not in found.done]
+                for future in found.done:
+                    yield future.result()
         except KilledWorker as error:
             raise InputError(
                 f"workers of the cluster were killed again and again ({error.last_worker.address} "
                 "was the last; is there too little memory?); what they had finished is kept: "
                 "run again"
+            ) from error
+        except (CancelledError, CommClosedError) as error:
+            raise InputError(
+                f"{VARIABLE}: the Dask scheduler at {scheduler} went away; what its workers had "
+                "finished is kept: run again"
             ) from error

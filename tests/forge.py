@@ -74,6 +74,11 @@ class Forge:
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())
 
+    @property
+    def pid(self) -> int:
+        """Of the server, whose children extract."""
+        return self._server.pid
+
     def close(self) -> None:
         self._server.communicate()
 

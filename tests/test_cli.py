@@ -228,7 +228,10 @@ def test_scratch_is_listed_and_pruned(here: Path) -> None:
     assert fc7cache("prune", "--older-than", "1").output.startswith("removed 0 stores")
     assert json.loads(fc7cache("scratch", "--json").output) == said
     fc7cache("prune", status=2)
+    foreign = here / "scratch" / "other_team" / "climate.zarr"
+    foreign.mkdir(parents=True)
     assert fc7cache("prune", "--all").output.startswith("removed 1 stores")
+    assert foreign.exists()
     assert json.loads(fc7cache("scratch", "--json").output)["stores"] == []
     assert json.loads(fc7cache("scratch", "--json").output)["trials_nbytes"] == 0
     assert "sound" in fc7cache("verify", STORE).output

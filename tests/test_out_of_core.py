@@ -35,6 +35,7 @@ TRAINING = np.flatnonzero(SPLIT == "train")
 N = len(TRAINING)
 FOLD = np.flatnonzero(np.arange(N) % 3 != 1), np.flatnonzero(np.arange(N) % 3 == 1)
 LAYERS = {"fc6": 5, "fc7": 7}
+N_CLASSES = len(CLASSES)
 BLOCKS = {"fc6": X[:, :5], "fc7": X[:, 5:]}
 
 
@@ -106,7 +107,7 @@ def test_weights_are_those_of_training_in_memory_bit_for_bit(
 ) -> None:
     store = store_of(tmp_path / "s.zarr", shard_rows)
     head = streaming(name, scaling=scaling, seed=5, epochs=3)
-    rows, data = training_data(store, [*LAYERS], 1, on_disk=True)
+    rows, data = training_data(store, [*LAYERS], 1, N_CLASSES, on_disk=True)
     train, val = FOLD
     learnt, streamed, views = data.scaled(head, train, val)
     held_out = views[0], data.label[val]
@@ -131,7 +132,7 @@ def test_weights_are_those_of_training_in_memory_bit_for_bit(
 def test_rows_of_one_shard_are_as_good_as_an_array(tmp_path: Path, name: str) -> None:
     store = store_of(tmp_path / "s.zarr", 1000)
     head = streaming(name, epochs=2)
-    _, data = training_data(store, [*LAYERS], 1, on_disk=True)
+    _, data = training_data(store, [*LAYERS], 1, N_CLASSES, on_disk=True)
     scaling, x = data.training(head)
     (fitted,) = Head.fit_path([head], scaling, x, data.label)
     expected = streaming(name, epochs=2).fit(
@@ -146,7 +147,7 @@ def test_a_sweep_reads_the_store_and_finds_what_one_in_memory_finds(tmp_path: Pa
     heads = [streaming("softmax", learning_rate=rate, epochs=3) for rate in (0.1, 0.0001)]
     found, refitted = [], []
     for on_disk in (True, False):
-        _, rows = training_data(store, [*LAYERS], 1, on_disk=on_disk)
+        _, rows = training_data(store, [*LAYERS], 1, N_CLASSES, on_disk=on_disk)
         assert isinstance(rows.blocks[0], np.ndarray) is not on_disk
         found.append(select(heads, [FOLD], rows))
         refitted.append(refit(found[-1], [3], rows, unwatched))
@@ -167,13 +168,15 @@ def test_a_sweep_reads_the_store_and_finds_what_one_in_memory_finds(tmp_path: Pa
 
 def test_a_worker_elsewhere_reads_the_store_too(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s.zarr", 16)
-    source = store.address, store.attrs["digest"], tuple(LAYERS), 1
+    training = sweep.Training(store.address, store.attrs["digest"], tuple(LAYERS), 1, N_CLASSES)
     sweep._data.cache_clear()
     job = Job([streaming("softmax", epochs=2)], *FOLD)
-    (there,) = sweep.trial_there(*source, job)
-    assert isinstance(sweep._data(*source, True).blocks[0], OnDisk)  # the one that was used
+    (there,) = sweep.trial_there(training, job)
+    assert isinstance(
+        sweep._data(training, on_disk=True).blocks[0], OnDisk
+    )  # the one that was used
     assert sweep._data.cache_info().hits == 1
-    (here,) = trial(job, training_data(store, [*LAYERS], 1, on_disk=True)[1], unwatched)
+    (here,) = trial(job, training_data(store, [*LAYERS], 1, N_CLASSES, on_disk=True)[1], unwatched)
     np.testing.assert_array_equal(there.scores, here.scores)
 
 
@@ -263,7 +266,7 @@ def test_a_file_lost_while_it_trains_is_told_by_name(
     monkeypatch.setattr("pipeline.gradient._SCORED_ROWS", 8)
     store = store_of(tmp_path / "s.zarr", 16)
     head = streaming("softmax", epochs=1, batch_rows=8)
-    rows, data = training_data(store, [*LAYERS], 1, on_disk=True)
+    rows, data = training_data(store, [*LAYERS], 1, N_CLASSES, on_disk=True)
     scaling, x = data.training(head)
     # The last one read: Keras looks at the first batches itself, TensorFlow at the others.
     last = rows[order_of_epoch(rows, 16, 0, 0)[-1]] // 16 if when == "training" else 9
@@ -329,7 +332,7 @@ small = Data([np.eye(160, width, dtype=np.float32)], label[:160], 4)
 select([head], [(np.arange(80), np.arange(80, 160))], small)  # what Keras takes for itself
 for _ in as_tf_data(store, "fc7").take(1): pass
 before = peak()
-_, data = training_data(store, ["fc7"], 1, on_disk=head.streams)
+_, data = training_data(store, ["fc7"], 1, 43, on_disk=head.streams)
 fold = np.flatnonzero(np.arange(rows) % 5), np.flatnonzero(np.arange(rows) % 5 == 0)
 found = select([head], [fold], data)
 assert found.outcomes[0][0].accuracy > 0.9
@@ -337,7 +340,7 @@ print(peak() - before)
 for _ in as_tf_data(store, "fc7", seed=0): pass
 print(peak() - before)
 head.out_of_core = False
-_, data = training_data(store, ["fc7"], 1, on_disk=head.streams)
+_, data = training_data(store, ["fc7"], 1, 43, on_disk=head.streams)
 data.training(head)
 print(peak() - before)
 """

@@ -1,15 +1,21 @@
 """Archives, weights, scratch and the store in an object store: a real S3 server, and a bad line."""
 
+import hashlib
 import json
+import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
+import s3fs
 from conftest import Workspace
 from forge import Forge
 from ruamel.yaml import YAML
@@ -23,7 +29,7 @@ from cache.store import open_store
 from pipeline.alexnet import weight_shapes
 from pipeline.archives import NAMES, Archive, archive_path
 from pipeline.signs import index_images
-from pipeline.weights import seeded_weights
+from pipeline.weights import load_first_weights, seeded_weights
 
 LARGER = {"shard_rows": 64, "chunk_rows": 16}  # five shards of two layers: fewer requests
 
@@ -65,6 +71,14 @@ class Far:
         params["store"] |= LARGER | {"address": f"{bucket}/published"}
         yaml.dump(params, root / "params.yaml")
 
+    def stores(self, folder: str) -> list[str]:
+        """Addresses of what lies there."""
+        filesystem, root = fsspec.core.url_to_fs(
+            f"{self.bucket}/{folder}", use_listings_cache=False
+        )
+        found = {path.partition(".zarr/")[0] for path in filesystem.find(root)}
+        return [f"s3://{path}.zarr" for path in found]
+
     def files(self, folder: str) -> dict[str, bytes]:
         """What lies there, by name below the store."""
         filesystem, root = fsspec.core.url_to_fs(
@@ -80,8 +94,6 @@ def far(tmp_path: Path, drawn: Path, s3: str, s3_server: S3) -> Far:
 
 
 def same_as(files: dict[str, bytes], reference: dict[str, str]) -> bool:
-    import hashlib
-
     return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()} == reference
 
 
@@ -119,24 +131,47 @@ def test_a_pointer_to_another_store_is_refused(far: Far, forge: Forge, index: pd
         open_store(far.root / "features.zarr")
 
 
-def test_what_was_killed_goes_on_and_an_upload_cut_off_is_no_store(
-    far: Far, forge: Forge, index: pd.DataFrame, reference: dict[str, str]
+@pytest.mark.parametrize(
+    "at",
+    [
+        r"/scratch/.*/fc7/zarr\.json$",  # as the store is laid out
+        r"/scratch/.*/conv5/c/2/0$",
+        r"/scratch/.*/fc7/c/2/0$",
+        r"/scratch/[^/]*/[^/]*\.zarr/zarr\.json$",
+        r"/published/.*/fc7/c/3/0$",
+        r"/published/[^/]*\.zarr/zarr\.json$",  # the last of all
+    ],
+)
+def test_what_is_killed_as_it_sends_a_file_is_no_store_and_goes_on(
+    at: str,
+    far: Far,
+    forge: Forge,
+    index: pd.DataFrame,
+    reference: dict[str, str],
+    s3_server: S3,
 ) -> None:
-    states, wait = set(), 0.3
-    while True:
-        answer = forge.extract(far.root, index, kill_after=wait, **far.env)
-        published = far.files("published")
-        if published and not same_as(published, reference):
-            assert "zarr.json" not in published, "half a store would be taken for whole"
-            states.add("half published")
-        if answer["status"] == 0:
-            break
-        assert answer["status"] == -signal.SIGKILL
-        kept = [name for name in far.files("scratch") if name.startswith("fc7/c/")]
-        states.add("half made" if 0 < len(kept) < 5 else "")
-        assert len(states) < 9
-        wait += 0.15
-    assert "half made" in states
+    def trouble(_: int, asked: str) -> str:
+        if not asked.startswith("PUT") or not re.search(at, asked):
+            return ""
+        for child in psutil.Process(forge.pid).children():
+            child.kill()
+        return "lost"
+
+    with unsteady(s3_server.address, trouble) as line:
+        killed = forge.extract(far.root, index, **(far.env | {"AWS_ENDPOINT_URL": line.address}))
+    assert killed["status"] == -signal.SIGKILL
+    assert not (far.root / "features.zarr").exists()
+    assert "zarr.json" not in far.files("published")
+    for address in far.stores("published"):
+        with pytest.raises(StoreError, match="found none"):
+            open_store(address)
+    scratch = far.files("scratch")
+    kept = [
+        k for k in range(5) if {f"{layer}/c/{k}/0" for layer in ("conv5", "fc7")} <= set(scratch)
+    ]
+    answer = forge.extract(far.root, index, **far.env)
+    assert answer["status"] == 0, answer["printed"]
+    assert answer["reused"] == sum(64 if k < 4 else 290 - 256 for k in kept)
     assert same_as(far.files("scratch"), reference)
     assert same_as(far.files("published"), reference)
 
@@ -192,8 +227,6 @@ def test_a_line_that_breaks_loses_nothing_and_is_told_in_one_line(
 def test_archives_and_weights_are_fetched_from_a_bucket_and_heads_train_on_a_store_there(
     workspace: Workspace, drawn: Path, tmp_path: Path, s3: str
 ) -> None:
-    import hashlib
-
     arrays = seeded_weights(weight_shapes("narrow", ["fc7"]), seed=7)
     np.savez(tmp_path / "w.npz", **arrays)
     filesystem, bucket = fsspec.core.url_to_fs(s3, use_listings_cache=False)
@@ -216,6 +249,7 @@ def test_archives_and_weights_are_fetched_from_a_bucket_and_heads_train_on_a_sto
     data[100] ^= 1
     filesystem.pipe_file(shard, bytes(data))
     workspace.run("stages", "verify", "data/features.zarr", status=1)
+    workspace.set("store", shard_rows=32)  # it is mended as it was, whatever is asked for by now
     repaired = workspace.run("stages", "repair", "data/features.zarr")
     assert "repaired; 64 images computed again" in repaired
     assert "sound" in workspace.run("stages", "verify", "data/features.zarr")
@@ -228,6 +262,56 @@ def test_archives_and_weights_are_fetched_from_a_bucket_and_heads_train_on_a_sto
     assert "Traceback" not in printed
 
 
-def test_a_bucket_without_its_client_is_told(tmp_path: Path) -> None:
+def test_two_at_once_in_one_bucket_make_the_same_store(
+    far: Far,
+    forge: Forge,
+    index: pd.DataFrame,
+    reference: dict[str, str],
+    drawn: Path,
+    tmp_path: Path,
+    s3_server: S3,
+) -> None:
+    beside = Far(new_root(tmp_path / "beside", drawn), far.bucket, s3_server.env)
+    other = Forge()
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(server.extract, run.root, index, **run.env)
+            for server, run in ((forge, far), (other, beside))
+        ]
+    other.close()
+    for run in runs:
+        assert run.result()["status"] == 0, run.result()["printed"]
+    assert same_as(far.files("scratch"), reference)
+    assert same_as(far.files("published"), reference)
+
+
+def test_a_store_is_not_put_where_prune_would_find_it(
+    far: Far, forge: Forge, index: pd.DataFrame
+) -> None:
+    answer = forge.extract(far.root, index, **far.env | {"FC7CACHE_SCRATCH": far.bucket})
+    assert answer["status"] == 2
+    assert "is inside scratch, which `fc7cache prune` empties" in answer["printed"]
+
+
+def test_weights_that_want_credentials_are_passed_over(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = weight_shapes("narrow", ["conv1"])
+    np.savez(tmp_path / "w.npz", **seeded_weights(shapes))
+    sha256 = hashlib.sha256((tmp_path / "w.npz").read_bytes()).hexdigest()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    sources = [(f"{s3}/w.npz", sha256), (str(tmp_path / "w.npz"), sha256)]
+    assert load_first_weights(sources, shapes, said.append).keys() == shapes.keys()
+    assert "passed over s3://" in said[0]
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("address", ["nosuch://bucket/s.zarr", "gs://bucket/s.zarr"])
+def test_a_bucket_without_its_client_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(StoreError, match=r"install fc7cache\[s3\]"):
-        open_store("nosuch://bucket/store.zarr")
+        open_store(address)

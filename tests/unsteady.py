@@ -16,7 +16,7 @@ class Unsteady(ThreadingHTTPServer):
     """Gives the trouble it is told to.
 
     ``trouble`` is asked at every request, by its number and as "PUT /bucket/name": "refused",
-    "cut", "slow" or "".
+    "lost" (not passed on, and not answered), "cut", "slow" or "".
     """
 
     daemon_threads = True
@@ -41,6 +41,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.given.append(trouble)
         if trouble == "refused":
             self._answer(503, {"Content-Type": "application/xml"}, BUSY)
+            return
+        if trouble == "lost":
+            self.close_connection = True
             return
         if trouble == "slow":
             time.sleep(0.3)
