@@ -7,7 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -15,7 +23,7 @@ from pipeline.errors import InputError
 
 PARAMS = Path("params.yaml")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
-Hex = Annotated[str, Field(pattern="^[0-9a-f]+$")]
+Hex = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]+$", to_lower=True)]
 
 
 def _listed(value: Any) -> Any:
