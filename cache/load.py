@@ -54,7 +54,8 @@ def as_arrays(
         DamagedError: Lost or altered bytes.
     """
     rows = _rows_of(store, split)
-    return _features(store, _named(store, layers), rows), *(_column(store, name)[rows] for name in columns)
+    features = _features(store, _named(store, layers), rows)
+    return features, *(_column(store, name)[rows] for name in columns)
 
 
 def as_xarray(store: FeatureStore) -> "xr.Dataset":

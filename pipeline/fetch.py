@@ -38,8 +38,8 @@ def file_name(address: str) -> str:
 def fetch(address: str, known_hash: str, folder: Path, advice: str) -> Path:
     """Make sure that a file is in a folder, and right; download it only if it is not.
 
-    It is there by its `file_name`. A download goes to a temporary name and is renamed once its checksum is right, so one that
-    was interrupted is never taken for whole.
+    It has its `file_name` there. A download goes to a temporary name and is renamed once its
+    checksum is right, so one that was interrupted is never taken for whole.
 
     Args:
         address: http(s)://, or of an object store: s3://, gs://, az:// … .
