@@ -256,14 +256,15 @@ def test_archives_offered_refused_and_out_of_reach(here: Workspace) -> None:
     assert "data/archives" in found[0].remedy
 
 
-CSV = "path,label\ncat/1.png,cat\ncat/2.png,cat\ndog/1.png,dog\ndog/2.png,dog\n"
+MEMBERS = [f"{label}/{k}.png" for label in ("cat", "dog") for k in range(4)]
+CSV = "path,label\n" + "".join(f"{member},{member[:3]}\n" for member in MEMBERS)
 
 
 @pytest.fixture
 def own(here: Workspace) -> Path:
-    """Two classes of two files each, which need be no images until they are opened."""
-    for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
-        path = here.root / "own" / name
+    """Two classes of four files each, which need be no images until they are opened."""
+    for member in MEMBERS:
+        path = here.root / "own" / member
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (here.root / "own.csv").write_text(CSV)
@@ -276,29 +277,35 @@ def own(here: Workspace) -> Path:
     [
         ("typo.csv", "nothing to read at typo.csv"),
         ("absent", "nothing to read at absent"),
-        ("own.csv", "'cat/1.png' is listed but not there"),
-        ("own", "list.csv: "),
+        ("own.csv", "'cat/0.png' is listed but not there"),
+        ("own", "notes.txt: not an image by its name"),
         ("own/cat.csv", "unknown column 'labl'; did you mean 'label'?"),
         ("own/one.csv", "at least two classes"),
     ],
 )
-@pytest.mark.usefixtures("own")
-def test_what_prepare_would_refuse_is_a_problem_if_it_is_to_run(
-    here: Workspace, drawn: Path, source: str, said: str
+def test_what_prepare_would_refuse_is_found(
+    here: Workspace, own: Path, source: str, said: str
 ) -> None:
-    (here.root / "own/cat.csv").write_text(CSV.replace("label", "labl"))
-    (here.root / "own/one.csv").write_text("".join(CSV.splitlines(keepends=True)[:3]))
+    (own / "cat/notes.txt").touch()
+    (own / "cat.csv").write_text(CSV.replace("label", "labl"))
+    (own / "one.csv").write_text("".join(CSV.splitlines(keepends=True)[:5]))
     here.set("prepare", source=source)
-    (found,) = project("images")
+    (found,), listed = reach.sources(load_params().prepare)
     assert found.level == "problem"
     assert said in found.text
-    assert project("store")[0].level == "ok"
-    # Of the features that are there it is the source, and they can be used without it.
-    here.set("prepare", source=str(drawn))
-    prepared_from(here, drawn, source)
-    (found,) = project("images")
-    assert (found.level, found.remedy) == ("note", "")
-    assert said in found.text
+    assert listed is None
+
+
+def test_a_source_is_a_problem_if_prepare_is_to_run(here: Workspace, drawn: Path) -> None:
+    here.set("prepare", source="typo.csv")
+    found = {finding.about: finding for finding in examine_project(load_params())}
+    assert found["images"].level == "problem"
+    assert found["store"].level == "ok"
+    # What is there was made from it, and can be used without it.
+    prepared_from(here, drawn, "typo.csv")
+    (images,) = project("images")
+    assert (images.level, images.remedy) == ("note", "")
+    assert "nothing to read at typo.csv" in images.text
 
 
 @pytest.mark.parametrize("source", ["own/list.csv", "own"])
@@ -308,8 +315,8 @@ def test_own_images_are_counted_and_not_opened(here: Workspace, own: Path, sourc
     here.set("prepare", source=source)
     (found,) = project("images")
     assert found.level == "ok"
-    assert f"{source}: 4 of your own" in found.text
-    assert "290 rows; prepare.source lists 4" in project("store")[0].text
+    assert f"{source}: 8 of your own" in found.text
+    assert "290 rows; prepare.source lists 8" in project("store")[0].text
     # Nor are they taken for GTSRB before they are indexed.
     shutil.rmtree("data")
     Path("dvc.lock").unlink()
@@ -352,18 +359,21 @@ def test_a_store_and_scratch_that_do_not_answer(
     (answers,) = project("scratch")
     assert answers.level == "ok"
 
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", unreachable())
-    fsspec.filesystem("s3").clear_instance_cache()
-    (silent,) = project("scratch")
-    assert silent.level == "problem"
-    assert "Could not connect" in silent.text
     shutil.rmtree(STORE)
     STORE.mkdir()
     (STORE / "address.json").write_text(json.dumps({"address": f"{s3}/f.zarr", "digest": "00"}))
-    (store,) = project("store")
-    assert store.level == "problem"
-    assert "Could not connect" in store.text
+    monkeypatch.setenv("AWS_ENDPOINT_URL", unreachable())
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    # In a process of its own: clients of a process remember where the server was.
+    said = here.python(
+        "from stages.doctor import examine_project\n"
+        "from stages.params import load_params\n"
+        "for f in examine_project(load_params()): print(f.about, f.level, f.text)"
+    )
+    for address in (STORE, f"{s3}/scratch"):
+        about = "store" if address is STORE else "scratch"
+        silent = f"{about} problem {address}: cannot be reached (Could not connect to the endpoint"
+        assert silent in said
 
 
 @pytest.mark.parametrize("address", ["gs://bucket/scratch", "nosuch://bucket/scratch"])
