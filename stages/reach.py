@@ -38,7 +38,8 @@ def sources(settings: Prepare) -> tuple[list[Finding], int | None]:
     """The three archives, or images of one's own.
 
     Returns:
-        What was found; and how many images of one's own there are, if there are, all in order.
+        What was found; and how many images of one's own are listed, None where the listing is at
+        fault or the archives are meant.
     """
     try:
         root, source = own_root(settings.source), local_path(settings.source)
