@@ -50,11 +50,12 @@ def as_arrays(
         Features (N, D) float32, and an array (N, …) for each column.
 
     Raises:
-        StoreError: No such layer, column or split.
+        StoreError: No such layer, column or split, or no layer at all.
         DamagedError: Lost or altered bytes.
     """
     rows = _rows_of(store, split)
-    return _features(store, _named(layers), rows), *(_column(store, name)[rows] for name in columns)
+    features = _features(store, _named(store, layers), rows)
+    return features, *(_column(store, name)[rows] for name in columns)
 
 
 def as_xarray(store: FeatureStore) -> "xr.Dataset":
@@ -130,14 +131,17 @@ def as_tf_data(
         Of known length; elements are (n, D) float32 and (n,).
 
     Raises:
-        StoreError: TensorFlow is not installed; no such layer, column or split.
+        StoreError: TensorFlow is not installed; no such layer, column or split, or no layer at
+            all; batches of no rows.
         DamagedError: A column with lost or altered bytes.
     """
     try:
         import tensorflow as tf
     except ImportError as error:
         raise StoreError("as_tf_data needs tensorflow: pip install tensorflow") from error
-    names, rows = _named(layers), _rows_of(store, split)
+    if batch_rows < 1:
+        raise StoreError(f"batch_rows: expected at least 1, got {batch_rows}")
+    names, rows = _named(store, layers), _rows_of(store, split)
     width = _features(store, names, rows[:0]).shape[1]
     y = _column(store, label)
     shard = rows // store.layout.shard_rows
@@ -178,8 +182,12 @@ class _Lazy:
         return block.reshape(numbers.shape + block.shape[1:])
 
 
-def _named(layers: str | Sequence[str]) -> list[str]:
-    return [layers] if isinstance(layers, str) else list(layers)
+def _named(store: FeatureStore, layers: str | Sequence[str]) -> list[str]:
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        has = ", ".join(store.layout.layers)
+        raise StoreError(f"{store.address}: expected at least one layer, got none; it has {has}")
+    return names
 
 
 def _dimensions(store: FeatureStore, name: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -30,11 +30,16 @@ def anywhere(location: str) -> str:
     return location if path is None else str(path.resolve())
 
 
+def file_name(address: str) -> str:
+    """The name of the file at an address: the end of its path, without a query behind it."""
+    return PurePosixPath(urlsplit(address).path).name
+
+
 def fetch(address: str, known_hash: str, folder: Path, advice: str) -> Path:
     """Make sure that a file is in a folder, and right; download it only if it is not.
 
-    A download goes to a temporary name and is renamed once its checksum is right, so one that
-    was interrupted is never taken for whole.
+    It has its `file_name` there. A download goes to a temporary name and is renamed once its
+    checksum is right, so one that was interrupted is never taken for whole.
 
     Args:
         address: http(s)://, or of an object store: s3://, gs://, az:// … .
@@ -45,7 +50,7 @@ def fetch(address: str, known_hash: str, folder: Path, advice: str) -> Path:
     Raises:
         InputError: No answer from the address, or another hash.
     """
-    name = address.rpartition("/")[2]
+    name = file_name(address)
     http = urlsplit(address).scheme in ("http", "https")
     usual = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=_TIMEOUT_S)
     try:

@@ -22,8 +22,8 @@ class Folder:
             raise InputError(f"{path}: expected a folder of images, got none; see prepare.source")
         self._root = path.resolve()
 
-    def read(self, member: str) -> bytes:
-        """The bytes of a file.
+    def find(self, member: str) -> Path:
+        """Where a file is, which could be read; it is not opened.
 
         Raises:
             InputError: Absent, not a file, absurdly large, or outside of the folder: by its name,
@@ -38,7 +38,7 @@ class Folder:
             found = file.stat()
         except FileNotFoundError as error:
             raise InputError(
-                f"{where} is listed but not there; bring it back or run `dvc repro -f prepare`"
+                f"{where} is listed but not there; correct the listing, or bring the file back"
             ) from error
         except (OSError, RuntimeError, ValueError) as error:  # links in a circle; a null byte
             raise InputError(f"{where} cannot be read ({error})") from error
@@ -53,10 +53,19 @@ class Folder:
             raise InputError(
                 f"{where} has {found.st_size:,} bytes; expected an image of at most {MOST_BYTES:,}"
             )
+        return file
+
+    def read(self, member: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            InputError: See `find`; no permission, or a disk that fails.
+        """
+        file = self.find(member)
         try:
             return file.read_bytes()
         except OSError as error:
-            raise InputError(f"{where} cannot be read ({error})") from error
+            raise InputError(f"{self.path}: {member!r} cannot be read ({error})") from error
 
 
 def opened(path: Path) -> Archive | Folder:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from pipeline.caffe import read_caffemodel
 from pipeline.errors import UNREADABLE_NPZ, InputError
-from pipeline.fetch import fetch, local_path
+from pipeline.fetch import fetch, file_name, local_path
 from pipeline.torch_file import read_pth
 
 Arrays = dict[str, NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
 DOWNLOADS = Path("data/weights")
+SUFFIXES = (".npz", ".npy", ".caffemodel", ".pth")
 
 
 def load_weights(location: str, sha256: str | None, shapes: Shapes) -> Arrays:
@@ -80,15 +81,49 @@ def load_first_weights(
 def obtain_weights(location: str, sha256: str | None) -> Path:
     """Fetch a file of weights, if it is not on disk, and check its hash.
 
+    Args:
+        location: Path or address.
+        sha256: Of the file, lower case; a download must have one.
+
     Raises:
-        InputError: Nothing there, or another hash.
+        InputError: See `weights_path`; no answer from the address, or another hash.
     """
-    path = _fetch(location, sha256)
+    path = weights_path(location, sha256)
+    if local_path(location) is None:
+        advice = "name it in base.weights. To try without the weights: make demo"
+        fetch(location, f"sha256:{sha256}", DOWNLOADS, advice)
     if sha256 is not None and (got := pooch.file_hash(str(path), alg="sha256")) != sha256:
         raise InputError(
             f"{path}: expected sha256 {sha256}, got {got}; fetch the file anew, or, if these are "
-            f"the weights you want, set base.sha256 to {got}"
+            f"the weights you want, set base.sha256 to {got} (of convert-weights: --sha256)"
         )
+    return path
+
+
+def weights_path(location: str, sha256: str | None) -> Path:
+    """Where a file of weights lies, or will lie once it is fetched.
+
+    Args:
+        location: Path or address.
+        sha256: Of the file, if known.
+
+    Raises:
+        InputError: No such file here, a download without a hash, or a kind that is not read.
+    """
+    path = local_path(location)
+    if path is None and sha256 is None:
+        raise InputError(
+            f"{location}: a download is not taken unchecked; set base.sha256 (of convert-weights: "
+            "--sha256)"
+        )
+    if path is not None and not path.is_file():
+        raise InputError(
+            f"{path}: no such file; base.weights expects a .npz, .npy, .caffemodel or .pth "
+            "file, its address, or `seeded`"
+        )
+    path = path or DOWNLOADS / file_name(location)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{location}: expected weights in a .npz, .npy, .caffemodel or .pth file")
     return path
 
 
@@ -156,21 +191,6 @@ def weights_digest(arrays: Mapping[str, NDArray[np.float32]]) -> str:
         digest.update(f"{name}{arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
     return digest.hexdigest()
-
-
-def _fetch(location: str, sha256: str | None) -> Path:
-    path = local_path(location)
-    if path is not None:
-        if not path.is_file():
-            raise InputError(
-                f"{path}: no such file; base.weights expects a .npz, .npy, .caffemodel or .pth "
-                "file, its address, or `seeded`"
-            )
-        return path
-    if sha256 is None:
-        raise InputError(f"{location}: a download is not taken unchecked; set base.sha256")
-    advice = "name it in base.weights. To try without the weights: make demo"
-    return fetch(location, f"sha256:{sha256}", DOWNLOADS, advice)
 
 
 def _checked(

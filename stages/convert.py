@@ -8,7 +8,7 @@ import numpy as np
 import pooch
 import typer
 
-from pipeline.alexnet import VARIANTS, weight_shapes
+from pipeline.alexnet import TAPS, VARIANTS, weight_shapes
 from pipeline.errors import InputError
 from pipeline.weights import Arrays, checked_weights, obtain_weights, read_weights
 from stages.files import whole_file
@@ -35,13 +35,15 @@ def convert_weights(
     """Read weights of any format, and write them as plain arrays for base.weights."""
     if out.suffix != ".npz":
         raise InputError(f"{out}: expected a name that ends in .npz")
+    sha256 = sha256 and sha256.lower()
     path = obtain_weights(source, sha256)
-    variant, arrays = weights_in(path, sha256)
+    variant, deepest, arrays = weights_in(path, sha256)
     with whole_file(out) as part, part.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     summary: dict[str, Any] = {
         "source": {"path": str(path), "sha256": _digest(path), "published_as": _published(path)},
         "variant": variant,
+        "deepest": deepest,
         "weights": str(out),
         "sha256": _digest(out),
         "shapes": {name: list(array.shape) for name, array in arrays.items()},
@@ -56,17 +58,22 @@ def convert_weights(
         print(f"  {name:<8} {' × '.join(map(str, array.shape))}")
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB; for params.yaml:")
     print(f"base:\n  variant: {variant}\n  weights: {out}\n  sha256: {summary['sha256']}")
+    if deepest != TAPS[-1]:
+        print(f"  layers: [{deepest}] # the deepest that these weights reach, not {TAPS[-1]}")
 
 
-def weights_in(path: Path, sha256: str | None) -> tuple[str, Arrays]:
-    """Every weight of the network that a file holds, and which network it is.
+def weights_in(path: Path, sha256: str | None) -> tuple[str, str, Arrays]:
+    """Every weight of the network that a file holds, as far down as no layer's is missing.
 
     Args:
         path: The file.
         sha256: Its hash, already checked.
 
+    Returns:
+        Which network it is, the deepest layer that can be computed, and the weights.
+
     Raises:
-        InputError: No AlexNet known here, or not all of its layers, up to fc8.
+        InputError: No AlexNet known here, or not even its first layer; values that are unfit.
     """
     # The names are those of every variant.
     arrays = read_weights(path, sha256, weight_shapes("bvlc", ["fc8"]))
@@ -74,7 +81,10 @@ def weights_in(path: Path, sha256: str | None) -> tuple[str, Arrays]:
     got = getattr(arrays.get("conv1_W"), "shape", None)
     for variant, shape in first.items():
         if shape == got:
-            return variant, checked_weights(path, arrays, weight_shapes(variant, ["fc8"]))
+            needed = {tap: weight_shapes(variant, [tap]) for tap in TAPS}
+            whole = [tap for tap in TAPS if needed[tap].keys() <= arrays.keys()]
+            deepest = whole[-1] if whole else TAPS[0]  # which is then told to be incomplete
+            return variant, deepest, checked_weights(path, arrays, needed[deepest])
     expected = ", ".join(f"{shape} ({variant})" for variant, shape in first.items())
     raise InputError(
         f"{path}: expected conv1_W of shape {expected}; got {'none' if got is None else got}"

@@ -2,27 +2,41 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache.errors import DamagedError, StoreError
-from cache.remote import is_local
 from cache.spec import Layout
-from cache.store import open_store
+from cache.store import FeatureStore, open_store
+from pipeline.alexnet import layers_up_to
 from pipeline.errors import InputError
 from stages import machine, reach
 from stages.base import FrozenBase
 from stages.candidates import candidates_of
 from stages.extract import layout_of
 from stages.finding import Finding
-from stages.params import PARAMS, Params, load_params, stated
-from stages.places import INDEX, STORE, scratch_root
+from stages.params import LOCKED, PARAMS, Params, load_params, prepared_with, stated
+from stages.places import INDEX, STORE, scratch_address
 
-LOCKED = Path("dvc.lock")
 OFFICIAL_ROWS = 51_839  # images of GTSRB
+GRANTED = f"no {INDEX} yet: taken for the {OFFICIAL_ROWS:,} images of GTSRB"
 NO_DVC: dict[str, Any] = {"cache": ".dvc/cache", "remotes": {}, "default": None}
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many images features are, or will be, of.
+
+    Attributes:
+        rows: How many.
+        told_by: What says so; empty where it is taken for granted.
+    """
+
+    rows: int
+    told_by: str
 
 
 def examine() -> list[Finding]:
@@ -61,40 +75,63 @@ def examine_settings() -> tuple[Params | None, list[Finding]]:
 
 
 def examine_project(params: Params) -> list[Finding]:
-    """Look at the store, the room for it, and what a run would fetch."""
-    rows, granted = _rows()
-    store, fits = _store(params, rows)
+    """Look at the store, the room for it, and what a run would read or fetch."""
+    sources, listed = reach.sources(params.prepare)
+    prepared, notes = _prepared(params)
+    images = _images(None if prepared and INDEX.exists() else listed)
+    store, fits = _store(params, images)
     said = machine.answer([sys.executable, "-m", "stages.remotes"], timeout_s=60)
     dvc = NO_DVC if isinstance(said, str) else said
     elsewhere = LOCKED.is_file() and not STORE.exists()
     base_runs = not fits and not (elsewhere and dvc["remotes"])
+    prepare_runs = not prepared or not (INDEX.exists() or dvc["remotes"])
     with ThreadPoolExecutor() as pool:
-        sources = pool.submit(reach.sources, params.prepare, needed=base_runs)
+        scratch = pool.submit(reach.scratch, scratch_address())
         weights = pool.submit(reach.base_weights, params.base, needed=base_runs)
         remotes = (
             [Finding("remote", "problem", f"DVC: {said}", "restore .dvc and dvc.yaml from git")]
             if isinstance(said, str)
             else reach.remotes(dvc, needed=elsewhere)
         )
-        folders = {"DVC's cache": Path(dvc["cache"]), "data": STORE.parent}
-        if is_local(str(scratch_root())):
-            folders["scratch"] = Path(str(scratch_root()))
-        need = 0 if fits else rows * _row_nbytes(params)
+        need = 0 if fits else images.rows * _row_nbytes(params)
         return [
+            *notes,
             store,
-            *machine.disk(folders, need),
-            *([Finding("disk", "note", granted)] if granted and need else []),
-            *sources.result(),
+            *_room(params, Path(dvc["cache"]), scratch.result(), need),
+            *([Finding("disk", "note", GRANTED)] if need and not images.told_by else []),
+            *(reach.weighed(found, needed=base_runs or prepare_runs) for found in sources),
             *weights.result(),
             *remotes,
         ]
 
 
+def _prepared(params: Params) -> tuple[bool, list[Finding]]:
+    """Whether ``prepare`` has run with these settings; what is wrong where that is not known."""
+    try:
+        return prepared_with() == params.prepare, []
+    except InputError as error:
+        return False, [Finding("dvc.lock", "problem", str(error))]
+
+
+def _room(params: Params, cache: Path, scratch: Finding | None, need: int) -> list[Finding]:
+    """Room for the features where they will lie on this machine; scratch that lies elsewhere."""
+    kept = need if params.store.address is None else 0
+    folders, needs = (
+        {"DVC's cache": cache, "data": STORE.parent},
+        {"DVC's cache": kept, "data": kept},
+    )
+    if scratch is not None:
+        return [scratch, *machine.disk(folders, needs)]
+    here = {"scratch": Path(scratch_address())}
+    return machine.disk(here | folders, {"scratch": need} | needs)
+
+
 def _layout(params: Params, rows: int) -> Layout:
     try:
-        return layout_of(params, FrozenBase(params, weights={}), rows)
+        layers_up_to(params.base.variant, params.base.layers)
     except ValueError as error:
         raise InputError(f"{PARAMS}: base.layers: {error}") from error
+    return layout_of(params, FrozenBase(params, weights={}), rows)
 
 
 def _row_nbytes(params: Params) -> int:
@@ -102,33 +139,42 @@ def _row_nbytes(params: Params) -> int:
     return sum(layout.layers.values()) * np.dtype(layout.dtype).itemsize
 
 
-def _rows() -> tuple[int, str]:
-    """How many images there are, and what that takes for granted."""
+def _images(listed: int | None) -> Images:
+    """How many images there are: those listed, if so many are going to be indexed."""
+    if listed is not None:
+        return Images(listed, "prepare.source lists")
     try:
         with INDEX.open("rb") as lines:
-            return sum(1 for _ in lines) - 1, ""
+            return Images(sum(1 for _ in lines) - 1, f"{INDEX} has")
     except FileNotFoundError:
-        return OFFICIAL_ROWS, f"no {INDEX} yet: taken for the {OFFICIAL_ROWS:,} images of GTSRB"
+        return Images(OFFICIAL_ROWS, "")
 
 
-def _store(params: Params, rows: int) -> tuple[Finding, bool]:
+def _store(params: Params, images: Images) -> tuple[Finding, bool]:
     """What is known of the store, and whether it is what settings and index ask for."""
     if not STORE.exists():
         remedy = "`dvc pull`, or `dvc repro --pull`" if LOCKED.is_file() else "`dvc repro`"
         return Finding("store", "note", f"no {STORE} here", remedy), False
-    try:
-        opened = open_store(str(STORE))
-    except DamagedError as error:
-        return Finding("store", "problem", str(error), f"`fc7cache repair {STORE}`"), False
-    except StoreError as error:
-        return Finding("store", "problem", str(error)), False
+
+    def opened_store() -> FeatureStore | Finding:
+        try:
+            return open_store(str(STORE))
+        except DamagedError as error:
+            return Finding("store", "problem", str(error), f"`fc7cache repair {STORE}`")
+        except StoreError as error:
+            return Finding("store", "problem", str(error))
+
+    remedy = "check the network, credentials; nothing is lost"
+    opened = reach.reached("store", str(STORE), opened_store, remedy)
+    if isinstance(opened, Finding):
+        return opened, False
     wanted = stated(params)
     for part in sorted(wanted):
         if (theirs := opened.made_by.get(part)) != wanted[part]:
             text = f"{STORE}: made with {part} {theirs!r}; params.yaml says {wanted[part]!r}"
             return Finding("store", "note", text, "`dvc repro` extracts anew"), False
-    if INDEX.exists() and opened.layout.rows != rows:
-        text = f"{STORE}: {opened.layout.rows:,} rows; {INDEX} has {rows:,}"
+    if images.told_by and opened.layout.rows != images.rows:
+        text = f"{STORE}: {opened.layout.rows:,} rows; {images.told_by} {images.rows:,}"
         return Finding("store", "note", text, "`dvc repro` extracts what is new"), False
     text = (
         f"{STORE}: {opened.layout.rows:,} rows, as params.yaml asks (`fc7cache verify` reads all)"

@@ -137,15 +137,15 @@ def memory(need_nbytes: int | None) -> Finding:
     return Finding("memory", "ok", text)
 
 
-def disk(folders: Mapping[str, Path], need_nbytes: int | None) -> list[Finding]:
+def disk(folders: Mapping[str, Path], needs_nbytes: Mapping[str, int]) -> list[Finding]:
     """Room where scratch and DVC's cache lie; a finding for each file system.
 
-    The store is written to scratch and copied to the cache once; ``data/`` has links to one of
+    The store is written to scratch and copied to the cache once; ``data`` has links to one of
     them, where it is on the same file system.
 
     Args:
         folders: What lies there, to where; folders that are not there yet count as their parent.
-        need_nbytes: Of the store, uncompressed; 0 if there is one, None if that is not known.
+        needs_nbytes: What lies there, to how much of the store will, uncompressed.
     """
     places: dict[int, tuple[Path, list[str]]] = {}
     for what, folder in folders.items():
@@ -157,24 +157,21 @@ def disk(folders: Mapping[str, Path], need_nbytes: int | None) -> list[Finding]:
     for there, contents in places.values():
         free = shutil.disk_usage(there).free
         text = f"{free / 1e9:.1f} GB free for {', '.join(contents)}"
-        copies = len(set(contents) - {"data"}) or 1
-        if need_nbytes is None:
-            findings.append(Finding("disk", "ok", text))
-        elif free < copies * need_nbytes:
+        copied = [what for what in contents if what != "data"] or contents
+        need = sum(needs_nbytes[what] for what in copied)
+        taken = f"; the features take {need / 1e6:,.0f} MB" if need else ""
+        if free < need:
             findings.append(
                 Finding(
                     "disk",
                     "problem",
-                    f"{text} ({there}); the features take {copies * need_nbytes / 1e6:,.0f} MB",
+                    f"{text} ({there}){taken}",
                     "make room (`fc7cache prune`), set FC7CACHE_SCRATCH or `dvc cache dir` "
                     "elsewhere, or set store.dtype to float16",
                 )
             )
         else:
-            needed = (
-                f"; the features take {copies * need_nbytes / 1e6:,.0f} MB" if need_nbytes else ""
-            )
-            findings.append(Finding("disk", "ok", text + needed))
+            findings.append(Finding("disk", "ok", text + taken))
     return findings
 
 
@@ -190,8 +187,12 @@ def answer(command: Sequence[str], timeout_s: float) -> dict[str, Any] | str:
         return f"the process died of signal {-done.returncode}"
     if done.returncode:
         return " ".join((done.stderr.strip().splitlines() or ["no reason given"])[-1].split())[:300]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    last = (done.stdout.strip().splitlines() or ["nothing"])[-1]
+    try:
+        found = json.loads(last)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else f"expected an answer in JSON, got {last[:300]}"
 
 
 def _version(name: str) -> str | None:

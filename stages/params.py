@@ -7,15 +7,24 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import InputError
 
 PARAMS = Path("params.yaml")
+LOCKED = Path("dvc.lock")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's names for it
-Hex = Annotated[str, Field(pattern="^[0-9a-f]+$")]
+Hex = Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]+$", to_lower=True)]
 
 
 def _listed(value: Any) -> Any:
@@ -142,6 +151,26 @@ def load_params(path: Path = PARAMS) -> Params:
         )
     _check_sources(params.base, path)
     return params
+
+
+def prepared_with(path: Path = LOCKED) -> Prepare | None:
+    """The settings that ``prepare`` last ran with, as DVC noted them.
+
+    Returns:
+        None where it has not run, or ran when there were other settings than now.
+
+    Raises:
+        InputError: DVC's notes cannot be read.
+    """
+    try:
+        noted = YAML(typ="safe", pure=True).load(path)["stages"]["prepare"]["params"]
+        settings: Prepare = checked(Prepare, noted[str(PARAMS)]["prepare"])
+    except (FileNotFoundError, KeyError, InputError):
+        return None
+    except (YAMLError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not what DVC writes: {reason}; restore it from git") from error
+    return settings
 
 
 def stated(params: Params) -> dict[str, Any]:

@@ -20,9 +20,14 @@ AUDIT = RESULTS / "audit.json"
 EXTRACTED = RESULTS / "extract.json"
 
 
-def scratch_root() -> UPath:
+def scratch_address() -> str:
     """FC7CACHE_SCRATCH, a path or an fsspec address, or ``scratch`` in the project.
 
     Outside the project it survives ``dvc exp run --temp`` and serves several clones.
     """
-    return UPath(os.environ.get("FC7CACHE_SCRATCH", "scratch"))
+    return os.environ.get("FC7CACHE_SCRATCH", "scratch")
+
+
+def scratch_root() -> UPath:
+    """The folder at the `scratch_address`."""
+    return UPath(scratch_address())

@@ -42,10 +42,9 @@ def gathered(settings: Prepare) -> tuple[pd.DataFrame, Classes, Mapping[str, Sou
     def progress(rows: Iterable[Any]) -> Iterable[Any]:
         return bar(rows, desc="prepare", unit=" images")
 
-    if root := own_root(settings.source):
+    if (root := own_root(settings.source)) and (source := local_path(settings.source)):
         say(f"prepare: reading the images that {settings.source} has or lists")
         folder = Folder(root)
-        source = local_path(settings.source) or root
         index, classes = index_own(source, folder, settings.test_fraction, progress)
         return index, classes, {"train": folder, "test": folder}
     archives = {

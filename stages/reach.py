@@ -1,25 +1,27 @@
-"""Whether what a run would fetch is there: archives, weights, remotes."""
+"""Whether what a run would read or fetch is there: images, weights, object stores, remotes."""
 
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pooch
 import requests
 
 from cache.errors import StoreError
-from cache.remote import filesystem_of, transport_faults
-from pipeline import weights
+from cache.remote import filesystem_of, is_local, transport_faults
 from pipeline.archives import NAMES, archive_path
 from pipeline.errors import InputError
 from pipeline.fetch import local_path
-from pipeline.folder import own_root
+from pipeline.folder import Folder, own_root
+from pipeline.listing import list_csv, list_folder
+from pipeline.own import numbered
+from pipeline.weights import weights_path
 from stages.finding import Finding
 from stages.machine import answer
 from stages.params import Base, Prepare
@@ -29,14 +31,34 @@ HASHED_NBYTES = 1 << 30  # files up to this size are hashed, which takes a secon
 _TIMEOUT_S = 5
 _REMOTE_TIMEOUT_S = 30
 
+T = TypeVar("T")
 
-def sources(settings: Prepare, needed: bool) -> list[Finding]:
-    """The three archives: on disk and right, or offered at their address; or images of one's own.
 
-    Args:
-        settings: Where they are to come from.
-        needed: Whether a run would read them; else nothing about them is a problem.
+def sources(settings: Prepare) -> tuple[list[Finding], int | None]:
+    """The three archives, or images of one's own.
+
+    Returns:
+        What was found; and how many images of one's own are listed, None where the listing is at
+        fault or the archives are meant.
     """
+    try:
+        root, source = own_root(settings.source), local_path(settings.source)
+        if root is None or source is None:
+            return _archives(settings), None
+        # As `prepare` does, but that no image is opened.
+        listed = list_csv(source) if source.is_file() else list_folder(source)
+        numbered(listed, str(source), settings.test_fraction)
+        folder = Folder(root)
+        for image in listed:
+            folder.find(image.member)
+    except (InputError, OSError) as error:
+        return [Finding("images", "problem", str(error), "correct it, or prepare.source")], None
+    text = f"{source}: {len(listed):,} of your own; `prepare` reads and checks them"
+    return [Finding("images", "ok", text)], len(listed)
+
+
+def _archives(settings: Prepare) -> list[Finding]:
+    """The three archives: on disk and right, or offered at their address."""
 
     def look(part: str) -> Finding:
         path, md5 = archive_path(settings.source, part), getattr(settings.md5, part)
@@ -47,28 +69,51 @@ def sources(settings: Prepare, needed: bool) -> list[Finding]:
             return _file("archive", path, "md5", md5, remedy)
         return _offer("archive", f"{settings.source.rstrip('/')}/{NAMES[part]}", remedy)
 
-    with suppress(InputError):  # nothing there at all, which is told of each archive
-        if root := own_root(settings.source):
-            return [Finding("images", "ok", f"{root}: your own; `prepare` reads and checks them")]
     with ThreadPoolExecutor(len(NAMES)) as pool:
-        return [_weighed(finding, needed) for finding in pool.map(look, NAMES)]
+        return list(pool.map(look, NAMES))
+
+
+def scratch(address: str) -> Finding | None:
+    """Whether scratch that lies in an object store answers; None where it lies on this machine."""
+
+    def on_this_machine() -> bool:
+        if is_local(address):
+            return True
+        filesystem, path = filesystem_of(address)
+        with suppress(FileNotFoundError):  # nothing lies there yet
+            filesystem.ls(path)
+        return False
+
+    remedy = "check the address, the network, credentials, or set FC7CACHE_SCRATCH to a folder"
+    answered = reached("scratch", address, on_this_machine, remedy)
+    if isinstance(answered, Finding):
+        return answered
+    return None if answered else Finding("scratch", "ok", f"{address}: answers")
 
 
 def base_weights(base: Base, needed: bool) -> list[Finding]:
-    """The weights: seeded, on disk and right, or offered at an address; one of several will do."""
+    """The weights: seeded, on disk and right, or offered at an address; one of several will do.
+
+    Args:
+        base: Where they are to come from.
+        needed: Whether a run would read them; else nothing about them is a problem.
+    """
     if base.seeded:
         seeded = "seeded stand-ins: figures say nothing of the real network"
         return [Finding("weights", "note", seeded)]
     found = [_one_of_weights(location, sha256) for location, sha256 in base.sources]
     needed = needed and all(finding.level == "problem" for finding in found)
-    return [_weighed(finding, needed) for finding in found]
+    return [weighed(finding, needed) for finding in found]
 
 
 def _one_of_weights(location: str, sha256: str | None) -> Finding:
-    there = local_path(location)
-    path = there or weights.DOWNLOADS / location.rpartition("/")[2]
+    try:
+        path = weights_path(location, sha256)
+    except InputError as error:
+        remedy = "put it there, or correct base.weights; to try without it: make demo"
+        return Finding("weights", "problem", str(error), remedy)
     remedy = f"put it at {path}, or set base.weights; to try without it: make demo"
-    if there is not None or path.is_file():
+    if path.is_file():
         return _file("weights", path, "sha256", sha256, remedy)
     return _offer("weights", location, remedy)
 
@@ -135,7 +180,28 @@ def remotes(settings: Mapping[str, Any], needed: bool) -> list[Finding]:
     return found
 
 
-def _weighed(finding: Finding, needed: bool) -> Finding:
+def reached(about: str, address: str, ask: Callable[[], T], remedy: str) -> T | Finding:
+    """What an object store answers, or else a finding that it does not.
+
+    Args:
+        about: What is asked for, for the finding.
+        address: Of whom.
+        ask: Asks.
+        remedy: What to do if there is no answer.
+    """
+    try:
+        return ask()
+    except _faults() as error:  # only now are the clients known that were loaded for it
+        reason = " ".join(str(error).split())
+        return Finding(about, "problem", f"{address}: cannot be reached ({reason})", remedy)
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    return StoreError, OSError, *transport_faults()
+
+
+def weighed(finding: Finding, needed: bool) -> Finding:
+    """The finding, which is no problem where a run would not need what it is about."""
     if finding.level == "problem" and not needed:
         return replace(finding, level="note", text=f"{finding.text}; not needed now", remedy="")
     return finding
@@ -173,18 +239,14 @@ def _offer(about: str, address: str, remedy: str) -> Finding:
 
 def _kept(about: str, address: str, remedy: str) -> Finding:
     """A file of an object store."""
-    try:
+
+    def there() -> bool:
         filesystem, path = filesystem_of(address)
-        there = filesystem.exists(path)
-    except (OSError, StoreError) as error:
-        return _out_of_reach(about, address, error, remedy)
-    except transport_faults() as error:
-        return _out_of_reach(about, address, error, remedy)
-    if not there:
+        return bool(filesystem.exists(path))
+
+    answered = reached(about, address, there, remedy)
+    if isinstance(answered, Finding):
+        return answered
+    if not answered:
         return Finding(about, "problem", f"{address}: no such object", remedy)
     return Finding(about, "ok", f"{address}: offered; checked when it is fetched")
-
-
-def _out_of_reach(about: str, address: str, error: Exception, remedy: str) -> Finding:
-    reason = " ".join(str(error).split())
-    return Finding(about, "problem", f"{address}: cannot be reached ({reason})", remedy)

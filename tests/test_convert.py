@@ -59,7 +59,7 @@ def test_every_format_becomes_the_same_file(files: dict[str, Path], given: Array
         said = json.loads(run(str(path), str(out), "--sha256", sha256(path), "--json").output)
         assert said["sha256"] == sha256(out)
         assert said["source"] == {"path": str(path), "sha256": sha256(path), "published_as": None}
-        assert said["variant"] == "narrow"
+        assert (said["variant"], said["deepest"]) == ("narrow", "fc8")
         assert {name: tuple(shape) for name, shape in said["shapes"].items()} == SHAPES
         loaded = load_weights(said["weights"], said["sha256"], SHAPES)
         assert weights_digest(loaded) == weights_digest(given)
@@ -89,6 +89,29 @@ def test_a_published_file_is_named_by_its_digest(
     assert "no published file" in run("w.pth", "out.npz").output
 
 
+def test_a_hash_is_the_same_in_upper_case(files: dict[str, Path]) -> None:
+    run("w.npy", "out.npz", "--sha256", sha256(Path("w.npy")).upper())
+    load_weights("out.npz", sha256(Path("out.npz")), SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("missing", "deepest"),
+    [("fc8", "fc7"), ("fc8_b", "fc7"), ("fc", "pool5"), ("conv4_W", "conv3")],
+)
+def test_weights_of_some_layers_are_converted_as_far_as_they_reach(
+    files: dict[str, Path], given: Arrays, missing: str, deepest: str
+) -> None:
+    np.savez("some.npz", **lacking(given, missing))
+    said = json.loads(run("some.npz", "out.npz", "--json").output)
+    assert (said["variant"], said["deepest"]) == ("narrow", deepest)
+    shapes = weight_shapes("narrow", [deepest])
+    assert said["shapes"] == {name: list(shape) for name, shape in shapes.items()}
+    loaded = load_weights("out.npz", said["sha256"], shapes)
+    assert weights_digest(loaded) == weights_digest({name: given[name] for name in shapes})
+    # What is printed for params.yaml can be used as it is.
+    assert f"  layers: [{deepest}] # the deepest" in run("some.npz", "out.npz").output
+
+
 def lacking(given: Arrays, name: str) -> Any:
     return {k: v for k, v in given.items() if not k.startswith(name)}
 
@@ -100,8 +123,9 @@ def lacking(given: Arrays, name: str) -> Any:
         (["w.pth", "out.npz", "--sha256", "00"], r"w\.pth: expected sha256 00, got "),
         (["w.pth", "out.npy"], r"out\.npy: expected a name that ends in \.npz"),
         (["seeded", "out.npz"], "seeded: no such file"),
-        (["https://example.invalid/w.pth", "out.npz"], "a download is not taken unchecked"),
-        (["no_fc8.pth", "out.npz"], "no weights 'fc8_W', which .*; it has conv1_W"),
+        (["https://example.invalid/w.pth", "out.npz"], "unchecked; .*: --sha256"),
+        (["https://example.invalid/w.h5", "out.npz", "--sha256", "00"], r"h5: expected weights in"),
+        (["no_conv1_b.npz", "out.npz"], "no weights 'conv1_b', which .*; it has conv1_W"),
         (["no_conv1.pth", "out.npz"], r"expected conv1_W of shape .*\(bvlc\).*; got none"),
         (["wide.pth", "out.npz"], r"expected conv1_W of shape .*; got \(11, 11, 3, 13\)"),
         (["nan.caffemodel", "out.npz"], "fc7_b holds values that are not finite"),
@@ -110,7 +134,7 @@ def lacking(given: Arrays, name: str) -> Any:
 def test_what_is_no_alexnet_leaves_no_file(
     files: dict[str, Path], given: Arrays, args: list[str], message: str
 ) -> None:
-    write_pth(Path("no_fc8.pth"), lacking(given, "fc8"))
+    np.savez("no_conv1_b.npz", **lacking(given, "conv1_b"))
     write_pth(Path("no_conv1.pth"), lacking(given, "conv1"))
     write_pth(Path("wide.pth"), given | {"conv1_W": np.ones((11, 11, 3, 13), np.float32)})
     nan = given | {"fc7_b": given["fc7_b"] * np.float32(np.nan)}

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,16 @@ def test_too_little_memory_or_room(tmp_path: Path) -> None:
 
     folders = {"scratch": tmp_path / "not/yet/there", "DVC's cache": tmp_path, "data": tmp_path}
     free = shutil.disk_usage(tmp_path).free
-    (fits,) = machine.disk(folders, free // 4)
+    (fits,) = machine.disk(folders, dict.fromkeys(folders, free // 4))
     assert fits.level == "ok"
     # Once in scratch and once in the cache: each alone would fit.
-    (full,) = machine.disk(folders, free * 3 // 4)
+    (full,) = machine.disk(folders, dict.fromkeys(folders, free * 3 // 4))
     assert full.level == "problem"
     assert "FC7CACHE_SCRATCH" in full.remedy
+    (one,) = machine.disk(folders, {"scratch": free * 3 // 4, "DVC's cache": 0, "data": 0})
+    assert one.level == "ok"
+    (alone,) = machine.disk({"data": tmp_path}, {"data": 2 * free})
+    assert alone.level == "problem"
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system")  # noqa: S108
@@ -153,7 +158,7 @@ def test_each_file_system_needs_room_for_what_lies_there(tmp_path: Path) -> None
         pytest.skip("no second file system")
     folders = {"scratch": other, "DVC's cache": tmp_path}
     need = shutil.disk_usage(other).free + (1 << 30)
-    levels = [found.level for found in machine.disk(folders, need)]
+    levels = [found.level for found in machine.disk(folders, dict.fromkeys(folders, need))]
     assert levels[0] == "problem"
     assert len(levels) == 2
 
@@ -165,8 +170,8 @@ def test_each_file_system_needs_room_for_what_lies_there(tmp_path: Path) -> None
     ("section", "values", "said"),
     [
         ("heads.ridge", {"alhpa": 1}, "did you mean 'alpha'"),
-        ("base", {"layers": ["fc7", "fc9"]}, "base.layers: "),
-        ("store", {"shard_rows": 10, "chunk_rows": 4}, "shard_rows"),
+        ("base", {"layers": ["fc7", "fc9"]}, "params.yaml: base.layers: no layer 'fc9'"),
+        ("store", {"shard_rows": 10, "chunk_rows": 4}, "params.yaml: store.shard_rows (10) must"),
     ],
 )
 def test_settings_that_are_wrong(
@@ -177,6 +182,7 @@ def test_settings_that_are_wrong(
     assert params is None
     assert found.level == "problem"
     assert said in found.text
+    assert found.text.count("params.yaml") == 1
 
 
 def test_a_store_absent_stale_or_damaged(here: Workspace) -> None:
@@ -205,9 +211,19 @@ def test_a_store_absent_stale_or_damaged(here: Workspace) -> None:
     assert "dvc pull" in absent.remedy
 
 
+def prepared_from(workspace: Workspace, old: Path, new: str) -> None:
+    """As if ``prepare`` had run on images that lay elsewhere."""
+    workspace.set("prepare", source=new)
+    lock = workspace.root / "dvc.lock"
+    text = lock.read_text()
+    assert f"source: {old}\n" in text
+    lock.write_text(text.replace(f"source: {old}\n", f"source: {new}\n"))
+
+
 def test_archives_are_a_problem_only_where_they_are_needed(here: Workspace, drawn: Path) -> None:
     (here.root / "archives").mkdir()
-    here.set("prepare", source="archives")
+    Path("archives", NAMES["test_labels"]).touch()
+    prepared_from(here, drawn, "archives")
     assert [found.level for found in project("archive")] == ["note"] * 3
     shutil.rmtree(STORE)
     assert [found.level for found in project("archive")] == ["problem"] * 3
@@ -220,9 +236,9 @@ def test_archives_are_a_problem_only_where_they_are_needed(here: Workspace, draw
     for name in NAMES.values():
         shutil.copyfile(drawn / name, here.root / "archives" / name)
     settings = load_params().prepare
-    assert [found.level for found in reach.sources(settings, needed=True)] == ["ok"] * 3
+    assert [found.level for found in reach.sources(settings)[0]] == ["ok"] * 3
     Path("archives", NAMES["test"]).write_bytes(b"another")
-    found = reach.sources(settings, needed=True)
+    found, _ = reach.sources(settings)
     assert [finding.level for finding in found] == ["ok", "problem", "ok"]
     assert "expected md5" in found[1].text
 
@@ -231,13 +247,159 @@ def test_archives_offered_refused_and_out_of_reach(here: Workspace) -> None:
     settings = load_params().prepare
     with serve(dict.fromkeys(list(NAMES.values())[:2], b"zip")) as site:
         offered = settings.model_copy(update={"source": site.address})
-        found = reach.sources(offered, needed=True)
+        found, _ = reach.sources(offered)
     assert [finding.level for finding in found] == ["ok", "ok", "problem"]
     assert "404" in found[2].text
     nowhere = settings.model_copy(update={"source": unreachable()})
-    found = reach.sources(nowhere, needed=True)
+    found, _ = reach.sources(nowhere)
     assert all("cannot be reached" in finding.text for finding in found)
     assert "data/archives" in found[0].remedy
+
+
+MEMBERS = [f"{label}/{k}.png" for label in ("cat", "dog") for k in range(4)]
+CSV = "path,label\n" + "".join(f"{member},{member[:3]}\n" for member in MEMBERS)
+
+
+@pytest.fixture
+def own(here: Workspace) -> Path:
+    """Two classes of four files each, which need be no images until they are opened."""
+    for member in MEMBERS:
+        path = here.root / "own" / member
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (here.root / "own.csv").write_text(CSV)
+    (here.root / "own/list.csv").write_text(CSV)
+    return here.root / "own"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("typo.csv", "nothing to read at typo.csv"),
+        ("absent", "nothing to read at absent"),
+        ("own.csv", "'cat/0.png' is listed but not there"),
+        ("own", "notes.txt: not an image by its name"),
+        ("own/cat.csv", "unknown column 'labl'; did you mean 'label'?"),
+        ("own/one.csv", "at least two classes"),
+    ],
+)
+def test_what_prepare_would_refuse_is_found(
+    here: Workspace, own: Path, source: str, said: str
+) -> None:
+    (own / "cat/notes.txt").touch()
+    (own / "cat.csv").write_text(CSV.replace("label", "labl"))
+    (own / "one.csv").write_text("".join(CSV.splitlines(keepends=True)[:5]))
+    here.set("prepare", source=source)
+    (found,), listed = reach.sources(load_params().prepare)
+    assert found.level == "problem"
+    assert said in found.text
+    assert listed is None
+
+
+def test_a_source_is_a_problem_if_prepare_is_to_run(here: Workspace, drawn: Path) -> None:
+    here.set("prepare", source="typo.csv")
+    found = {finding.about: finding for finding in examine_project(load_params())}
+    assert found["images"].level == "problem"
+    assert found["store"].level == "ok"
+    # What is there was made from it, and can be used without it.
+    prepared_from(here, drawn, "typo.csv")
+    (images,) = project("images")
+    assert (images.level, images.remedy) == ("note", "")
+    assert "nothing to read at typo.csv" in images.text
+
+
+@pytest.mark.parametrize("source", ["own/list.csv", "own"])
+def test_own_images_are_counted_and_not_opened(here: Workspace, own: Path, source: str) -> None:
+    if source == "own":
+        (own / "list.csv").unlink()
+    here.set("prepare", source=source)
+    (found,) = project("images")
+    assert found.level == "ok"
+    assert f"{source}: 8 of your own" in found.text
+    assert "290 rows; prepare.source lists 8" in project("store")[0].text
+    # Nor are they taken for GTSRB before they are indexed.
+    shutil.rmtree("data")
+    Path("dvc.lock").unlink()
+    (room,) = project("disk")
+    assert "the features take 0 MB" in room.text
+
+
+def test_notes_of_dvc_that_cannot_be_read(here: Workspace) -> None:
+    for text in ("stages: [", "stages: 3\n"):
+        Path("dvc.lock").write_text(text)
+        (found,) = project("dvc.lock")
+        assert found.level == "problem"
+        assert found.text.startswith("dvc.lock: not what DVC writes: ")
+        assert found.text.endswith("restore it from git")
+
+
+def test_room_is_asked_for_only_where_features_will_lie(
+    here: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.doctor.OFFICIAL_ROWS", 10**6)
+    shutil.rmtree("data")
+    monkeypatch.setenv("FC7CACHE_SCRATCH", str(tmp_path / "scratch"))
+
+    def asked() -> str:
+        return " ".join(found.text for found in project("disk"))
+
+    assert "the features take 4,096 MB" in asked()  # 512 floats each, in scratch and in the cache
+    here.set("store", address="memory://bucket/features")
+    assert "the features take 2,048 MB" in asked()
+    monkeypatch.setenv("FC7CACHE_SCRATCH", "memory://bucket/scratch")
+    assert "the features take" not in asked()
+    here.set("store", address=None)
+    assert "the features take 2,048 MB" in asked()
+
+
+def test_a_store_and_scratch_that_do_not_answer(
+    here: Workspace, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FC7CACHE_SCRATCH", f"{s3}/scratch")
+    (answers,) = project("scratch")
+    assert answers.level == "ok"
+
+    shutil.rmtree(STORE)
+    STORE.mkdir()
+    (STORE / "address.json").write_text(json.dumps({"address": f"{s3}/f.zarr", "digest": "00"}))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", unreachable())
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    # In a process of its own: clients of a process remember where the server was.
+    said = here.python(
+        "from stages.doctor import examine_project\n"
+        "from stages.params import load_params\n"
+        "for f in examine_project(load_params()): print(f.about, f.level, f.text)"
+    )
+    for address in (STORE, f"{s3}/scratch"):
+        about = "store" if address is STORE else "scratch"
+        silent = f"{about} problem {address}: cannot be reached (Could not connect to the endpoint"
+        assert silent in said
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/scratch", "nosuch://bucket/scratch"])
+def test_scratch_of_a_kind_that_is_not_installed(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.setenv("FC7CACHE_SCRATCH", address)
+    (found,) = project("scratch")
+    assert found.level == "problem"
+    assert "install fc7cache[s3]" in found.text
+
+
+@pytest.mark.parametrize(
+    ("prints", "said"),
+    [
+        ("pass", "expected an answer in JSON, got nothing"),
+        ("print()", "got nothing"),
+        ("print('a\\nwarning')", "got warning"),
+        ("print(3)", "got 3"),
+    ],
+)
+def test_a_program_that_ends_well_and_answers_nothing(prints: str, said: str) -> None:
+    found = machine.answer([sys.executable, "-c", prints], timeout_s=60)
+    assert isinstance(found, str)
+    assert said in found
 
 
 def test_weights(here: Workspace, s3: str) -> None:
@@ -264,6 +426,16 @@ def test_weights(here: Workspace, s3: str) -> None:
         found = several("absent.npz", f"{site.address}/weights.npz")
     assert [finding.level for finding in found] == ["note", "ok"]  # one will do
     assert [finding.level for finding in several("absent.npz", "gone.npz")] == ["problem"] * 2
+    with serve({"weights.npz": b"npz"}) as site:
+        asked = of(f"{site.address}/weights.npz?download=1")
+        assert asked.level == "problem"  # 404: it is asked for by all of its address
+        Path("data/weights").mkdir()
+        Path("data/weights/weights.npz").write_bytes(b"another")
+        asked = of(f"{site.address}/weights.npz?download=1")
+        assert "data/weights/weights.npz: expected sha256 000" in asked.text
+        shutil.rmtree("data/weights")
+        assert "unchecked" in of(f"{site.address}/weights.npz", None).text
+        assert "expected weights in a" in of(f"{site.address}/weights.h5").text
     filesystem, bucket = fsspec.core.url_to_fs(s3, use_listings_cache=False)
     filesystem.pipe_file(f"{bucket}/weights.npz", b"npz")
     assert of(f"{s3}/weights.npz").level == "ok"

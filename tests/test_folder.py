@@ -58,7 +58,7 @@ def test_what_cannot_be_read_is_told_in_one_line(root: Path) -> None:
     with (root / "huge.png").open("wb") as file:
         file.truncate(MOST_BYTES + 1)
     for member, message in {
-        "cat/b.png": "is listed but not there; bring it back or run",
+        "cat/b.png": "is listed but not there; correct the listing, or bring the file back$",
         "dangling.png": "is listed but not there",
         "loop.png": "cannot be read",
         "a\0b.png": "cannot be read",

@@ -1,6 +1,7 @@
 """A store in the forms that other tools compute with: the same numbers, and the same refusals."""
 
 import pickle
+import runpy
 import sys
 import time
 from collections.abc import Iterator
@@ -225,6 +226,8 @@ def test_what_is_not_there_is_told(tmp_path: Path, load: Any) -> None:
     store = local(tmp_path)
     with pytest.raises(StoreError, match=r"no layer 'fc9'; it has fc6, fc7$"):
         load(store, ["fc7", "fc9"])
+    with pytest.raises(StoreError, match=r"at least one layer, got none; it has fc6, fc7$"):
+        load(store, [])
     with pytest.raises(StoreError, match=r"no rows of split 'val'; it has test, train$"):
         load(store, "fc7", split="val")
     asked = {"columns": ["klass"]} if load is as_arrays else {"label": "klass"}
@@ -232,6 +235,21 @@ def test_what_is_not_there_is_told(tmp_path: Path, load: Any) -> None:
         StoreError, match=r"no column 'klass'; it has image_id, label, sha256, split, track$"
     ):
         load(store, "fc7", **asked)
+
+
+def test_the_notebook_takes_the_number_of_classes_from_the_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local(tmp_path, label=np.arange(ROWS) % 5 * 20)  # up to 80, where GTSRB has 43
+    monkeypatch.setattr(sys, "argv", ["notebook.py", str(tmp_path / "s.zarr")])
+    runpy.run_path(str(ROOT / "examples/notebook.py"))
+    assert "% of the rows it was trained on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("batch_rows", [0, -1])
+def test_batches_of_no_rows_are_refused(tmp_path: Path, batch_rows: int) -> None:
+    with pytest.raises(StoreError, match=f"batch_rows: expected at least 1, got {batch_rows}$"):
+        as_tf_data(local(tmp_path), "fc7", batch_rows=batch_rows)
 
 
 @pytest.mark.parametrize(

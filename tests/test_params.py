@@ -161,6 +161,7 @@ A, B, C = "00", "11", "22"
         ("a.npz", A, [("a.npz", A)]),
         ("a.npz", None, [("a.npz", None)]),
         (["a.npz"], [A], [("a.npz", A)]),
+        ("a.npz", "0AfB", [("a.npz", "0afb")]),
         (["a.npz", "b.npz"], A, [("a.npz", A), ("b.npz", A)]),
         (["a.npz", "b.npy", "c.pth"], [A, B, C], [("a.npz", A), ("b.npy", B), ("c.pth", C)]),
     ],

@@ -364,6 +364,22 @@ def test_download_without_hash_is_not_even_tried(site: Site) -> None:
     assert site.asked == []
 
 
+def test_a_query_is_no_part_of_the_name(site: Site) -> None:
+    site.files["w.npz?download=1"] = site.files["w.npz"]
+    for _ in range(2):
+        assert_loaded(f"{site.address}/w.npz?download=1", served_hash(site))
+    assert site.asked == ["w.npz?download=1"]
+    assert files_in(Path()) == [DOWNLOADS / "w.npz"]
+
+
+def test_a_kind_that_is_not_read_is_not_even_fetched(site: Site) -> None:
+    said: list[str] = []
+    sources = [(f"{site.address}/{name}", served_hash(site)) for name in ("w.h5", "", "w.npz")]
+    assert load_first_weights(sources, SHAPES, said.append).keys() == SHAPES.keys()
+    assert site.asked == ["w.npz"]
+    assert all("expected weights in a .npz, .npy" in line for line in said[:2])
+
+
 def test_absent_at_the_address(site: Site) -> None:
     with pytest.raises(InputError, match=f"cannot fetch {site.address}/other.npz .*404"):
         load_weights(f"{site.address}/other.npz", "0" * 64, SHAPES)
