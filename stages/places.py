@@ -5,6 +5,8 @@ from pathlib import Path
 
 from upath import UPath
 
+from cache.remote import filesystem_of
+
 INDEX = Path("data/index.csv")
 CLASSES = Path("data/classes.json")
 THUMBNAILS = Path("data/thumbnails.zip")
@@ -29,5 +31,10 @@ def scratch_address() -> str:
 
 
 def scratch_root() -> UPath:
-    """The folder at the `scratch_address`."""
+    """The folder at the `scratch_address`.
+
+    Raises:
+        StoreError: An address of a kind that is not known, or whose client is not installed.
+    """
+    filesystem_of(scratch_address())  # says what is wrong with it
     return UPath(scratch_address())

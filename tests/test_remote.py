@@ -310,6 +310,12 @@ def test_weights_that_want_credentials_are_passed_over(
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+def test_scratch_of_an_unknown_kind_is_told(far: Far, forge: Forge, index: pd.DataFrame) -> None:
+    answer = forge.extract(far.root, index, FC7CACHE_SCRATCH="nosuch://bucket/scratch")
+    assert answer["status"] == 2
+    assert answer["printed"].splitlines()[-1].startswith("error: nosuch://bucket/scratch: ")
+
+
 @pytest.mark.parametrize("address", ["nosuch://bucket/s.zarr", "gs://bucket/s.zarr"])
 def test_a_bucket_without_its_client_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
