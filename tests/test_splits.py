@@ -1,5 +1,7 @@
 """Validation by track: no physical sign on both sides, whatever the data look like."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, reject, settings
@@ -88,6 +90,42 @@ def test_same_seed_same_split(data: tuple[Ints, Ints], fraction: float, seed: in
         np.testing.assert_array_equal(one, other)
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(2, 60), min_size=2, max_size=6),
+    st.sampled_from([0.02, 0.1, 0.2, 0.5, 0.9]),
+    seeds,
+)
+def test_a_rare_class_is_on_both_sides_wherever_there_is_room(
+    counts: list[int], fraction: float, seed: int
+) -> None:
+    label = np.repeat(np.arange(len(counts)), counts)
+    n_val = round(fraction * len(label))
+    data = np.arange(len(label)), label
+    if min(n_val, len(label) - n_val) < len(counts):
+        with pytest.raises(ValueError, match="leaves fewer than the"):
+            split_by_track(*data, val_fraction=fraction, seed=seed)
+        return
+    train, val = split_by_track(*data, val_fraction=fraction, seed=seed)
+    assert len(val) == n_val
+    held = np.bincount(label[val], minlength=len(counts))
+    assert (held > 0).all()
+    assert (held < counts).all()
+    # None is given more or less than its share, but for what others must have.
+    share = n_val * np.array(counts) / len(label)
+    forced = np.maximum(1 - share, 0).sum() + np.maximum(share - np.array(counts) + 1, 0).sum()
+    assert (abs(held - share) <= 1 + forced).all()
+
+
+def test_a_rare_class_among_many_is_held_out_by_seed() -> None:
+    # scikit-learn's own share of it is none, whatever the seed.
+    label = np.repeat([0, 1], [80, 4])
+    track = np.random.default_rng(0).permutation(84)
+    found = [split_by_track(track, label, val_fraction=0.1, seed=seed)[1] for seed in range(9)]
+    assert {tuple(np.bincount(label[val])) for val in found} == {(7, 1)}
+    assert len({tuple(val) for val in found}) == 9
+
+
 def test_another_seed_another_split() -> None:
     track, label = np.arange(100).repeat(2), np.arange(5).repeat(40)
     splits = {tuple(split_by_track(track, label, val_fraction=0.2, seed=s)[1]) for s in range(5)}
@@ -106,14 +144,17 @@ def test_fraction_outside_is_refused(fraction: float) -> None:
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.9, 0.99])
 def test_side_too_small_for_the_classes_is_refused(fraction: float) -> None:
     with pytest.raises(
-        ValueError, match=f"val_fraction {fraction} of 20 tracks leaves fewer than the 4 classes"
+        ValueError,
+        match=rf"val_fraction {fraction} of 20 groups \(tracks\) leaves fewer than the 4",
     ):
         split_by_track(*TWENTY, val_fraction=fraction, seed=0)
 
 
 def test_class_of_a_single_track_is_refused() -> None:
     track, label = np.array([7, 7, 7, 8, 9]), np.array([3, 3, 3, 1, 1])
-    with pytest.raises(ValueError, match="class 3 has a single track; a split by track needs two"):
+    with pytest.raises(
+        ValueError, match=r"class number 3 has a single group \(track\); a split by"
+    ):
         split_by_track(track, label, val_fraction=0.5, seed=0)
 
 
@@ -135,6 +176,37 @@ def test_k_folds_hold_each_track_out_once_and_divide_none(
         assert set(label[train]) == set(label)
 
 
+@pytest.mark.parametrize(
+    ("tracks", "label", "folds", "message"),
+    [
+        # Three persons show both classes: a fourth and a fifth fold would hold nobody out.
+        ([0, 1, 2] * 8, [0, 1] * 12, 5, r"folds 5, and 3 groups \(tracks\); choose at most 3, or"),
+        (range(12), [0] * 9 + [1] * 3, 5, "folds 5, and class number 1 has 3 images; choose at mo"),
+    ],
+)
+def test_what_cannot_be_folded_is_told(
+    tracks: Sequence[int], label: list[int], folds: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        k_folds_by_track(np.array(tracks), np.array(label), folds=folds, seed=0)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data(), st.integers(2, 6), seeds)
+def test_folds_of_persons_hold_somebody_out_and_train_on_every_class(
+    data: st.DataObject, folds: int, seed: int
+) -> None:
+    track, label = data.draw(persons())
+    try:
+        found = k_folds_by_track(track, label, folds=folds, seed=seed)
+    except ValueError as error:
+        assert "choose" in str(error) or "expected at least two of each" in str(error)
+        return
+    for train, val in found:
+        assert len(val)
+        assert set(label[train]) == set(label)
+
+
 def test_k_folds_share_the_classes_out() -> None:
     track = np.repeat(np.arange(100), 3)
     label = np.repeat(np.repeat([0, 1], [80, 20]), 3)
@@ -145,7 +217,7 @@ def test_k_folds_share_the_classes_out() -> None:
 @pytest.mark.parametrize(
     ("tracks", "message"),
     [
-        ([0, 0, 1, 1, 2, 2], "class 1 has 1 tracks; expected at least two"),
+        ([0, 0, 1, 1, 2, 2], r"class number 1 has 1 groups \(tracks\); expected at"),
         ([0, 1, 2, 3, 4, 5], None),
     ],
 )
@@ -211,3 +283,43 @@ def test_a_track_whose_first_row_is_of_a_class_of_its_own_can_be_split() -> None
     assert (len(train), len(val)) == (8, 4)
     for rows, held_out in k_folds_by_track(track, label, folds=3, seed=0):
         assert not set(track[rows]) & set(track[held_out])
+
+
+@pytest.mark.parametrize(("people", "held_out"), [(4, 2), (6, 2), (8, 2), (20, 4)])
+def test_of_persons_who_show_every_class_at_least_two_are_held_out(
+    people: int, held_out: int
+) -> None:
+    track, label = np.repeat(np.arange(people), 3), np.tile(np.arange(3), people)
+    train, val = split_by_track(track, label, val_fraction=0.2, seed=0)
+    assert (len(np.unique(track[train])), len(np.unique(track[val]))) == (
+        people - held_out,
+        held_out,
+    )
+
+
+@pytest.mark.parametrize(("people", "fraction"), [(3, 0.2), (8, 0.9)])
+def test_too_few_persons_to_hold_two_out_are_told(people: int, fraction: float) -> None:
+    track, label = np.repeat(np.arange(people), 3), np.tile(np.arange(3), people)
+    with pytest.raises(ValueError, match=r"expected two held out and two left .*method k_fold"):
+        split_by_track(track, label, val_fraction=fraction, seed=0)
+
+
+@settings(deadline=None)
+@given(persons(), st.floats(0.01, 1), st.floats(0.01, 1), seeds)
+def test_some_persons_are_whole_nested_and_of_every_class(
+    data: tuple[Ints, Ints], one: float, other: float, seed: int
+) -> None:
+    track, label = data
+    small, large = (
+        some_tracks(track, label, fraction=fraction, seed=seed) for fraction in sorted((one, other))
+    )
+    assert set(small) <= set(large)
+    for rows in (small, large):
+        assert set(label[rows]) == set(label)
+        assert not set(track[rows]) & set(np.delete(track, rows))
+    assert len(some_tracks(track, label, fraction=1, seed=seed)) == len(track)
+
+
+def test_of_persons_who_show_every_class_no_more_than_the_share_is_taken() -> None:
+    track, label = np.repeat(np.arange(40), 3), np.tile(np.arange(3), 40)
+    assert len(some_tracks(track, label, fraction=0.1, seed=0)) == 4 * 3
