@@ -67,7 +67,7 @@ def _stratified(tracks: Rows, label: Rows, fraction: float, n_val: int, seed: in
         )
     _, drawn = train_test_split(tracks, test_size=n_val, stratify=label, random_state=seed)
     held = np.bincount(of_class[np.isin(tracks, drawn)], minlength=len(classes))
-    if (0 < held).all() and (held < count).all():
+    if (held > 0).all() and (held < count).all():
         return np.asarray(drawn)
     # To scikit-learn the share of a rare class may be none, or all.
     share = n_val * count / len(tracks)
