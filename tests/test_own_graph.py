@@ -193,6 +193,24 @@ def test_persons_go_through_every_stage_with_the_default_split(
         assert "too short to be believed" not in text + page
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_prepare_says_when_the_sheet_has_not_every_class(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: int,
+) -> None:
+    monkeypatch.setattr("pipeline.contact.MOST_CLASSES", 3)
+    monkeypatch.setattr("stages.prepare.MOST_CLASSES", 3)
+    draw_persons(workspace.root / "own", 4, "abcd"[: 3 + more], 1)
+    workspace.set("prepare", source="own/list.csv")
+    monkeypatch.chdir(workspace.root)
+    prepare.main()
+    said = capsys.readouterr().out
+    assert ("3 of 4 classes, at a glance" in said) == bool(more)
+    assert ("what goes in, at a glance" in said) == (not more)
+
+
 def test_a_mistake_in_ones_images_is_one_line(workspace: Workspace) -> None:
     film(workspace.root / "own")
     quick(workspace, "own/images")
