@@ -163,7 +163,7 @@ def track_interval(
     _, of_track, rows = np.unique(track, return_inverse=True, return_counts=True)
     total = np.bincount(of_track, weights=value)
     if len(rows) == 1:
-        raise ValueError("one track has no interval over tracks; expected two or more")
+        raise ValueError("one group (track) has no interval over groups; expected two or more")
 
     def mean(total: NDArray[np.float64], rows: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
         return np.asarray(total.sum(axis=axis) / rows.sum(axis=axis))

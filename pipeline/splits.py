@@ -21,9 +21,10 @@ def split_by_track(
 
     Args:
         track: (N,) int64; equal values show the same physical sign.
-        label: (N,) int64; stratified by, unless a track has rows of several classes: then at least
-            two tracks are held out, since one has no interval.
-        val_fraction: Share of tracks (not rows) held out, in (0, 1).
+        label: (N,) int64; stratified by, unless a track has rows of several classes.
+        val_fraction: Share of tracks (not rows) held out, in (0, 1); but at least one of each class
+            is, and at least one of each is left. Where tracks have several classes, at least two
+            are, since one has no interval, and two are left.
         seed: Of the shuffle.
 
     Returns:
@@ -43,9 +44,16 @@ def split_by_track(
             "group needs two"
         )
     if per_class.sum() == len(tracks):
-        held_out = _stratified(tracks, label[first], val_fraction, n_val, seed)
+        n_val = min(max(n_val, len(classes)), len(tracks) - len(classes))
+        held_out = _stratified(tracks, label[first], n_val, seed)
+    elif len(tracks) < 4:
+        raise ValueError(
+            f"{len(tracks)} groups (tracks) of several classes; expected at least four, two to "
+            "hold out and two to train on; add some, or choose split.method k_fold"
+        )
     else:
-        held_out = _of_several_classes(tracks, max(2, n_val), seed)
+        n_val = min(max(n_val, 2), len(tracks) - 2)
+        _, held_out = train_test_split(tracks, test_size=n_val, random_state=seed)
     val = np.isin(track, held_out)
     for side in (label[val], label[~val]):
         if len(np.unique(side)) < len(classes):
@@ -57,14 +65,9 @@ def split_by_track(
     return np.flatnonzero(~val), np.flatnonzero(val)
 
 
-def _stratified(tracks: Rows, label: Rows, fraction: float, n_val: int, seed: int) -> Rows:
+def _stratified(tracks: Rows, label: Rows, n_val: int, seed: int) -> Rows:
     """So many of the tracks, each of one class: of each class its share, and at least one."""
     classes, of_class, count = np.unique(label, return_inverse=True, return_counts=True)
-    if min(n_val, len(tracks) - n_val) < len(classes):
-        raise ValueError(
-            f"split.val_fraction {fraction} of {len(tracks)} groups (tracks) leaves fewer than the "
-            f"{len(classes)} classes on one side; choose it nearer to 0.5"
-        )
     _, drawn = train_test_split(tracks, test_size=n_val, stratify=label, random_state=seed)
     held = np.bincount(of_class[np.isin(tracks, drawn)], minlength=len(classes))
     if (held > 0).all() and (held < count).all():
@@ -79,16 +82,6 @@ def _stratified(tracks: Rows, label: Rows, fraction: float, n_val: int, seed: in
     return np.concatenate(
         [rng.permutation(tracks[of_class == c])[:n] for c, n in enumerate(held.tolist())]
     )
-
-
-def _of_several_classes(tracks: Rows, n_val: int, seed: int) -> Rows:
-    if len(tracks) - n_val < 2:
-        raise ValueError(
-            f"{n_val} of {len(tracks)} groups would be held out; expected two held out and two "
-            "left where groups have several classes; add groups, choose a smaller "
-            "split.val_fraction, or split.method k_fold"
-        )
-    return np.asarray(train_test_split(tracks, test_size=n_val, random_state=seed)[1])
 
 
 def k_folds_by_track(

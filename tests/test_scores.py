@@ -191,7 +191,7 @@ def test_where_no_two_rows_share_a_track_the_interval_is_wilsons() -> None:
 
 
 def test_one_track_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="one track has no interval over tracks"):
+    with pytest.raises(ValueError, match=r"one group \(track\) has no interval"):
         track_interval(np.ones(3), np.zeros(3, np.int64))
 
 
