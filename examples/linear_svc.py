@@ -28,6 +28,8 @@ class LinearSVCHead(AffineHead, kind="linear_svc"):
     def _fit(self, x, y, validation, watch):  # type: ignore[no-untyped-def]
         model = LinearSVC(C=self.C, random_state=0).fit(x, y)
         w, b = model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)
+        if len(b) == 1:  # of two classes, scikit-learn keeps the second's score
+            w, b = np.hstack([-w, w]), np.hstack([-b, b])
         self.layers_ = [(w, b)]
 
 

@@ -1,5 +1,6 @@
 """A contact sheet: what goes in, seen at a glance."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -44,13 +45,14 @@ def contact_sheet(
     width = NAME_PX + per_class * THUMB_PX
     sheet = Image.new("RGB", (COLUMNS * width, lines * THUMB_PX), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    indent = max(26, 12 + math.ceil(draw.textlength(str(max(rows)), font)))  # of names
     for place, (label, shown) in enumerate(sorted(rows.items())):
         x, y = place // lines * width, place % lines * THUMB_PX
         draw.text((x + 6, y + THUMB_PX // 2), f"{label:2}", "black", font, "lm")
         name = shorten(names[label], 40)
-        while draw.textlength(name, font) > NAME_PX - 26:
+        while draw.textlength(name, font) > NAME_PX - indent:
             name = shorten(name, len(name) - 1)
-        draw.text((x + 26, y + THUMB_PX // 2), name, "black", font, "lm")
+        draw.text((x + indent, y + THUMB_PX // 2), name, "black", font, "lm")
         for number, row in enumerate(shown):
             thumb = read(row).resize((THUMB_PX - 2, THUMB_PX - 2), Image.Resampling.BILINEAR)
             sheet.paste(thumb, (x + NAME_PX + number * THUMB_PX + 1, y + 1))

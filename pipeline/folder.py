@@ -85,19 +85,22 @@ def own_root(source: str) -> Path | None:
             and none of the archives, or else the archives.
 
     Raises:
-        InputError: A path at which there is none of them.
+        InputError: A path at which there is none of them, or that cannot be read.
     """
     path = local_path(source)
     is_csv = source.lower().endswith(".csv")
     if path is None and not is_csv:
         return None
-    if path is not None and is_csv and path.is_file():
-        return path.parent
-    if path is not None and path.is_dir():
-        if any((path / name).is_file() for name in NAMES.values()):
-            return None
-        if any(entry.is_dir() for entry in path.iterdir()):
-            return path
+    try:
+        if path is not None and is_csv and path.is_file():
+            return path.parent
+        if path is not None and path.is_dir():
+            if any((path / name).is_file() for name in NAMES.values()):
+                return None
+            if any(entry.is_dir() for entry in path.iterdir()):
+                return path
+    except OSError as error:
+        raise InputError(f"prepare.source: {source} cannot be read ({error})") from error
     raise InputError(
         f"prepare.source: nothing to read at {source}; expected a local .csv file (path,label and, "
         f"if known, group,split), a folder with a folder of images per class, or a folder or "

@@ -88,8 +88,8 @@ class Head(ABC):
         Args:
             blocks: (N, D) training features as stored, one array a layer.
             y: (N,) labels.
-            validation: Other rows, with no label that is not in y. Only watched: nothing that is
-                learned depends on them.
+            validation: Other rows; those with a label that is not in y are passed over. Only
+                watched: nothing that is learned depends on them.
             watch: Told how far it is.
         """
         scaling = Scaling(self.scaling, self.components)
@@ -124,7 +124,11 @@ class Head(ABC):
         """
         classes, y = np.unique(y, return_inverse=True)
         if validation is not None:
-            validation = validation[0], np.searchsorted(classes, validation[1])
+            seen, truth = validation
+            known = np.isin(truth, classes)
+            if not known.all():
+                seen, truth = seen[known], truth[known]
+            validation = (seen, np.searchsorted(classes, truth)) if len(truth) else None
         for head in heads:
             head.classes_, head.scaling_, head.history_ = classes, scaling, []
         yield from heads[0]._fit_path(heads, x, y, validation, watch)

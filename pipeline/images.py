@@ -1,16 +1,26 @@
 """Image bytes to the pixels that AlexNet is given. H, W: pixels."""
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.errors import InputError
 from pipeline.views import Box
+
+# What is read. Of the many formats that Pillow knows, some start programs: EPS does Ghostscript.
+FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
+# What Pillow raises for bytes that are not what was written; the last two, for EXIF that is not.
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error,
+    TypeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,24 +44,39 @@ class Contrast:
         return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
 
 
+def named_as_image(name: str) -> bool:
+    """Whether a file's name ends as that of an image in one of `FORMATS`."""
+    return Image.registered_extensions().get(PurePath(name).suffix.lower()) in FORMATS
+
+
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode a whole image file to RGB.
+    """Decode a whole image file to RGB, upright: turned as its EXIF orientation says.
 
     Args:
-        data: The file's bytes, in any format that Pillow reads.
+        data: The file's bytes, in one of `FORMATS`.
         name: What to call it in an error.
 
     Raises:
-        InputError: Not an image, cut short, or too large to be a photo.
+        InputError: Not an image, cut short, of more than 8 bits a channel, or too large to be a
+            photo.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: expected an image that Pillow can read, got {error}") from error
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            ImageOps.exif_transpose(image, in_place=True)
+            rgb = image.convert("RGB")
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{name}: expected an image ({', '.join(FORMATS)}), got {error}"
+        ) from error
     except Image.DecompressionBombWarning as error:
         raise InputError(f"{name}: expected a photo, got {error}") from error
+    if image.mode[0] in "IF":  # of I;16, I and F all above 255 has become white
+        raise InputError(
+            f"{name}: {image.mode} pixels; expected 8 bits a channel; convert it first"
+        )
+    return rgb
 
 
 def cropped(image: Image.Image, box: Box) -> NDArray[np.uint8]:

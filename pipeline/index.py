@@ -8,12 +8,12 @@ import pandas as pd
 from pipeline.errors import InputError
 
 COLUMNS = {
-    "image_id": str,  # train/CCCCC/TTTTT_FFFFF or test/NNNNN
+    "image_id": str,  # of GTSRB train/CCCCC/TTTTT_FFFFF or test/NNNNN; else SPLIT/path
     "split": str,  # train or test
     "label": int,
-    "track": int,  # equal for frames of one physical sign; -1 where unpublished
-    "frame": int,  # -1 where unpublished
-    "width": int,
+    "track": int,  # equal for frames of one physical sign, images of one group; -1: unpublished
+    "frame": int,  # place in its track; -1 where unpublished
+    "width": int,  # pixels, of the upright image
     "height": int,
     "roi_x1": int,
     "roi_y1": int,
@@ -21,7 +21,7 @@ COLUMNS = {
     "roi_y2": int,
     "sha256": str,  # of the image file's bytes
     "duplicate_of": str,  # the first image_id with the same bytes, else empty
-    "member": str,  # path inside the split's archive
+    "member": str,  # path inside the split's archive or folder
 }
 
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from PIL import Image
-
 from pipeline.errors import InputError
+from pipeline.images import named_as_image
 from pipeline.views import Box
 
 SPLITS = ("train", "test")
@@ -75,7 +74,7 @@ def _of_classes(folder: Path, prefix: str, split: str) -> Iterator[Listed]:
     for entry in _entries(folder):
         if entry.is_dir():
             yield from _of_class(Path(entry), f"{prefix}{entry.name}", entry.name, split)
-        elif _is_image(entry.name):
+        elif named_as_image(entry.name):
             raise InputError(
                 f"{entry.path}: an image outside of any class; expected {folder}/CLASS/image"
             )
@@ -100,9 +99,16 @@ def _of_class(folder: Path, member: str, label: str, split: str) -> Iterator[Lis
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name; without what is hidden or an operating system's own."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    """What a folder holds, by name; without what is hidden or an operating system's own.
+
+    Raises:
+        InputError: It is gone or cannot be read, or a name in it cannot be printed.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder of images, got {error}") from error
     entries = [e for e in entries if e.name[0] != "." and e.name.lower() not in _NOT_DATA]
     for entry in entries:
         if not entry.name.isprintable():
@@ -113,17 +119,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _image(entry: os.DirEntry[str], folder: str) -> str:
-    if not _is_image(entry.name):
+    if not named_as_image(entry.name):
         raise InputError(
             f"{entry.path}: not an image by its name; expected images alone in folders of classes; "
             "move it away, or hide it with a leading dot"
         )
     return f"{folder}/{entry.name}"
-
-
-def _is_image(name: str) -> bool:
-    kinds = Image.registered_extensions()
-    return kinds.get(Path(name).suffix.lower()) in Image.OPEN
 
 
 def list_csv(path: Path) -> list[Listed]:
@@ -174,6 +175,9 @@ def _row(where: str, row: dict[str, str]) -> Listed:
     for name in ("path", "label"):
         if not row[name].strip():
             raise InputError(f"{where}: no {name}; expected one in every line")
+    for name in ("path", "label", "group"):
+        if (value := row.get(name, "")) != value.strip():
+            raise InputError(f"{where}: {name} {value!r} has a space at its edge; remove it")
     member = PurePosixPath(row["path"])
     if member.is_absolute() or ".." in member.parts:
         raise InputError(

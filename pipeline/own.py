@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +38,36 @@ def index_own(
     listed = list_csv(source) if source.is_file() else list_folder(source)
     table, classes = numbered(listed, str(source), test_fraction)
     sources = {"train": folder, "test": folder}
-    sizes, regions, digests = [], [], []
+    seen = {}
     for row, (size, digest) in looked_at(table, sources, progress):
         region = row.region or (0, 0, size[0] - 1, size[1] - 1)
         check_region(region, size, f"{folder.path}: {row.member}")
-        sizes.append(size)
-        regions.append(region)
-        digests.append(digest)
+        seen[row.member] = size, region, digest
+    if not listed[0].split:
+        whole = copies_together(listed, {member: found[2] for member, found in seen.items()})
+        table, classes = numbered(whole, str(source), test_fraction)
+    sizes, regions, digests = zip(*(seen[member] for member in table["member"]), strict=True)
     table[["width", "height"]] = np.array(sizes)
     table[list(REGION)] = np.array(regions)
-    return indexed(table, digests), classes
+    return indexed(table, list(digests)), classes
+
+
+def copies_together(listed: Sequence[Listed], digest: Mapping[str, str]) -> list[Listed]:
+    """With one group for images of the same bytes and label, where none is given.
+
+    So that a draw does not test, or validate, on what was trained on.
+
+    Args:
+        listed: Images.
+        digest: Of their bytes, by ``member``.
+    """
+    alone = sorted((image for image in listed if not image.group), key=_place)
+    # Its own for one image alone, so that a copy added later moves no image.
+    first = {(digest[image.member], image.label): _key(image) for image in reversed(alone)}
+    return [
+        image if image.group else image._replace(group=first[digest[image.member], image.label])
+        for image in listed
+    ]
 
 
 def numbered(
@@ -89,7 +109,7 @@ def numbered(
             split[k] == "test",
             label[listed[k].label],
             place[group[k]],
-            natural(listed[k].member),
+            _place(listed[k]),
         ),
     )
     table = pd.DataFrame(
@@ -111,9 +131,10 @@ def numbered(
 def draw_test(group: Sequence[str], label: Sequence[str], fraction: float) -> set[str]:
     """Groups to test on: a share of each class's, at least one, but two are left to train on.
 
-    Where a group has images of several classes, a share of all groups instead. Which ones is
-    settled by a digest of their names: neither order nor what else is there changes a group's
-    place in the draw, so that images added later move few from one side to the other.
+    Where a group has images of several classes, a share of all groups instead, at least two: one
+    has no interval. Which ones is settled by a digest of their names: neither order nor what else
+    is there changes a group's place in the draw, so that images added later move few from one side
+    to the other.
 
     Args:
         group: (N,) of the images.
@@ -122,15 +143,15 @@ def draw_test(group: Sequence[str], label: Sequence[str], fraction: float) -> se
     """
     pairs = set(zip(label, group, strict=True))
     whole = len(pairs) == len({key for _, key in pairs})
+    least = 1 if whole else 2
     of_class = defaultdict(list)
     for name, key in pairs:
         of_class[name if whole else ""].append(key)
     held_out: set[str] = set()
     for keys in of_class.values():
         unique = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode()).digest())
-        held_out.update(
-            unique[: max(0, min(max(1, round(fraction * len(unique))), len(unique) - 2))]
-        )
+        wanted = max(least, round(fraction * len(unique)))
+        held_out.update(unique[: max(0, min(wanted, len(unique) - 2))])
     return held_out
 
 
@@ -140,6 +161,10 @@ def natural(text: str) -> tuple[object, ...]:
     # Of numbers without leading zeros the longer is the larger.
     key = [(len(n := part.lstrip("0")), n) if k % 2 else part for k, part in enumerate(parts)]
     return key, text
+
+
+def _place(image: Listed) -> tuple[object, ...]:
+    return natural(image.member)
 
 
 def _key(image: Listed) -> str:
@@ -165,7 +190,8 @@ def _check_groups(
         if drawn and train + test < 3:
             raise InputError(
                 f"{where}: class {name!r} has {train + test} groups of images; expected at least "
-                "three, to train, validate and test on (an image without a group is its own)"
+                "three, to train, validate and test on (an image without a group is its own; equal "
+                "ones are one)"
             )
         if train < 2 or (drawn and not test):
             raise InputError(
@@ -175,5 +201,6 @@ def _check_groups(
             )
     if (tested := sum(side == "test" for side in sides.values())) < 2:
         raise InputError(
-            f"{where}: {tested} groups to test on; expected at least two, for an interval"
+            f"{where}: {tested} groups to test on; expected at least two, for an interval; "
+            + ("add groups of images" if drawn else "give another group the split test")
         )

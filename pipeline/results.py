@@ -66,7 +66,7 @@ class HeadResult:
         families: Test accuracy by family of classes.
         sizes: Test accuracy by size of the image: "under 30 px" and so on.
         curve: Validation accuracy by number of training tracks; empty where not asked for.
-        leak: None where not asked for.
+        leak: None where not asked for, or where no track has two images, so that nothing leaks.
     """
 
     name: str
@@ -132,6 +132,7 @@ class Provenance:
         throughput: The base pass: "rows", "forwarded", "seconds", "images_per_second", "device",
             "time"; as `extract` writes them.
         words: What to call classes, tracks and frames.
+        caution: Of intervals over too few tracks; empty where there are enough.
     """
 
     facts: list[tuple[str, str]]
@@ -139,6 +140,7 @@ class Provenance:
     confidence: float
     throughput: dict[str, object]
     words: Words = SIGNS
+    caution: str = ""
 
 
 @dataclass(frozen=True)

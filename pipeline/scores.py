@@ -15,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 TOP = 5
 BINS = 15  # of equal width, over confidence; as Guo et al., ICML 2017
 RESAMPLES = 2000
+FEW_TRACKS = 10  # of fewer, the bootstrap's intervals are known to be too short
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.floating[Any]]
@@ -162,7 +163,7 @@ def track_interval(
     _, of_track, rows = np.unique(track, return_inverse=True, return_counts=True)
     total = np.bincount(of_track, weights=value)
     if len(rows) == 1:
-        raise ValueError("one track has no interval over tracks; expected two or more")
+        raise ValueError("one group (track) has no interval over groups; expected two or more")
 
     def mean(total: NDArray[np.float64], rows: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
         return np.asarray(total.sum(axis=axis) / rows.sum(axis=axis))
@@ -179,6 +180,17 @@ def track_interval(
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def few_tracks(track: Labels) -> int:
+    """How many tracks an interval over them is of, where that is too few to believe it; else 0.
+
+    Args:
+        track: (N,) equal values show the same sign. Where no two are equal, the interval is none
+            over tracks; see `share_by_track`.
+    """
+    count = len(np.unique(track))
+    return count if count < min(FEW_TRACKS, len(track)) else 0
 
 
 def reliability(right: NDArray[np.bool_], top: Probabilities) -> list[Bin]:

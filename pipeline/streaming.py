@@ -5,7 +5,7 @@ A part is what is read at once: the rows that share a file. N rows, D features, 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,6 +44,10 @@ class Streamed:
     def shape(self) -> tuple[int, int]:
         """(N, D); D over all layers."""
         return len(self), sum(block.shape[1] for block in self.blocks)
+
+    def __getitem__(self, places: NDArray[Any]) -> "Streamed":
+        """Those at these places, or where it is true, of the N; nothing is read."""
+        return replace(self, rows=self.rows[places], part=self.part[places])
 
     def parts(self, rng: np.random.Generator | None = None) -> Iterator[tuple[Places, Floats]]:
         """Each part once: (n,) places among the N rows, and their (n, D) scaled features.

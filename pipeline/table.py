@@ -56,4 +56,5 @@ def comparison_text(heads: list[HeadResult], pairs: list[Pair], provenance: Prov
             )
     if provenance.notice:
         lines += ["", provenance.notice]
-    return "\n".join([words.caveat, "", *lines, ""])
+    caution = [provenance.caution] if provenance.caution else []
+    return "\n".join([words.caveat, *caution, "", *lines, ""])

@@ -22,6 +22,8 @@ class Words:
         caveat: Above the table of heads, in two lines of at most 96 letters.
         test_interval: Above the leaderboard, after what is said of validation.
         test_bars: Under a chart that has test beside validation.
+        validation_bars: Under one that has validation alone.
+        layer_bars: Under one that has test alone.
         citation: At the foot of the report; "" for none.
     """
 
@@ -39,6 +41,8 @@ class Words:
     caveat: str
     test_interval: tuple[str, str, str]  # before, in bold, after
     test_bars: str
+    validation_bars: str
+    layer_bars: str
     citation: str
 
 
@@ -67,6 +71,8 @@ SIGNS = Words(
     test_bars=(
         "; on the official test Wilson’s, which takes images for independent and is too short"
     ),
+    validation_bars="",
+    layer_bars="Wilson’s, which takes images for independent and is too short",
     citation="Data: J. Stallkamp, M. Schlipsing, J. Salmen, C. Igel, IJCNN 2011, pp. 1453–1460",
 )
 OWN = Words(
@@ -94,6 +100,8 @@ OWN = Words(
         ", which takes images for independent.",
     ),
     test_bars="; where every image is a group of its own, Wilson’s",
+    validation_bars="; where every image is a group of its own, Wilson’s",
+    layer_bars="by the bootstrap over groups; where every image is a group of its own, Wilson’s",
     citation="",
 )
 WORDS = {"gtsrb": SIGNS, "own": OWN}

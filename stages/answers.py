@@ -88,7 +88,10 @@ def no_strays(params: Params) -> None:
 
 
 def studied(result: HeadResult, confidence: float) -> HeadResult:
-    """With what `stages.study` found."""
+    """With what `stages.study` found.
+
+    Where no track has two images, holding out images is holding out tracks: no leak is stated.
+    """
     study = read_json(STUDY / f"{result.name}.json")
 
     def part(answers: dict[str, Any]) -> Share:
@@ -103,5 +106,7 @@ def studied(result: HeadResult, confidence: float) -> HeadResult:
             frames=part(study["by_frame"]),
             tracks=part(study["curve"][-1]),
             test=result.test.top1,
-        ),
+        )
+        if study["by_frame"]
+        else None,
     )

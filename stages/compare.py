@@ -1,7 +1,7 @@
 """``compare``: every head on the same rows; the only stage that reads test labels."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from pipeline.errors import InputError
 from pipeline.index import read_index
 from pipeline.report import render
 from pipeline.results import Comparison, HeadResult, Mistake, Provenance, Trial
-from pipeline.scores import Score, by_group, score
+from pipeline.scores import Score, by_group, few_tracks, score
 from pipeline.table import comparison_text
 from pipeline.thumbnails import Thumbnails
 from pipeline.views import view_count
-from pipeline.words import WORDS
+from pipeline.words import WORDS, Words
 from stages.answers import Answers, no_strays, same_rows, studied
 from stages.console import run, say
 from stages.files import read_json, write_json, write_table, write_text
@@ -144,6 +144,25 @@ def provenance(
     return Provenance(facts, notice, params.compare.confidence, summary, words)
 
 
+def caution_of(validation: NDArray[np.int64], test: NDArray[np.int64], words: Words) -> str:
+    """What to say of intervals over too few tracks.
+
+    Args:
+        validation: (M,) tracks of the rows held out.
+        test: (N,) tracks of the test rows; -1 where these are unknown.
+        words: What to call a track.
+    """
+    few = {"validation": few_tracks(validation)}
+    if (test >= 0).all():
+        few["test"] = few_tracks(test)
+    return " ".join(
+        f"The {part} interval is over {count} {words.track}s: too few, it is too short to be "
+        "believed."
+        for part, count in few.items()
+        if count
+    )
+
+
 def write_tables(
     heads: list[HeadResult],
     pairs: list[Pair],
@@ -218,11 +237,14 @@ def main() -> None:
         raise InputError("results/training: heads of different features; run `dvc repro`")
     stand_ins = [name for name, mine in answers.items() if mine.training["stand_in"]]
     where = provenance(params, classes, index, fingerprints.pop(), stand_ins)
+    first = next(iter(answers.values()))
+    held_out, tested = (rows["track"].to_numpy() for rows in (first.validation, first.test))
+    where = replace(where, caution=caution_of(held_out, tested, where.words))
     heads = [head_result(params, classes, name, mine) for name, mine in answers.items()]
     pairs = compare_pairs(
         {name: mine.test_right.to_numpy() for name, mine in answers.items()},
         {name: mine.validation_right.to_numpy() for name, mine in answers.items()},
-        next(iter(answers.values())).validation["track"].to_numpy(),
+        held_out,
         confidence=params.compare.confidence,
     )
     write_tables(heads, pairs, answers, classes.names)

@@ -51,7 +51,7 @@ class Md5(_Section):
 class Prepare(_Section):
     """Where the images come from."""
 
-    source: str
+    source: Annotated[str, Field(min_length=1)]
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
     md5: Md5
 

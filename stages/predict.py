@@ -17,7 +17,7 @@ from cache.similar import most_similar
 from cache.spec import fingerprint
 from cache.store import FeatureStore, open_store
 from pipeline.errors import InputError
-from pipeline.images import decode
+from pipeline.images import decode, named_as_image
 from pipeline.predicted import Neighbour, Predicted, render_predicted
 from pipeline.saved import load_head
 from pipeline.thumbnails import Thumbnails, thumbnail
@@ -67,9 +67,8 @@ def image_files(given: Sequence[str]) -> list[Path]:
 
 
 def _images_in(path: Path) -> list[Path]:
-    known = Image.registered_extensions()
     files = path.rglob("*") if path.is_dir() else [path]
-    return sorted(file for file in files if file.suffix.lower() in known and file.is_file())
+    return sorted(file for file in files if named_as_image(file.name) and file.is_file())
 
 
 def predict(

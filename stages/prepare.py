@@ -11,7 +11,7 @@ from pipeline.ahead import loaded_ahead
 from pipeline.archives import NAMES, Archive, fetch_archive
 from pipeline.audit import audit
 from pipeline.classes import GTSRB, Classes
-from pipeline.contact import chosen_images, contact_sheet
+from pipeline.contact import MOST_CLASSES, chosen_images, contact_sheet
 from pipeline.contents import Source
 from pipeline.fetch import local_path
 from pipeline.folder import Folder, own_root
@@ -85,7 +85,9 @@ def main() -> None:
         f"prepare: exact duplicates: {len(same['within_train'])} within training, "
         f"{len(same['within_test'])} within test, {len(same['across'])} across -> {AUDIT}"
     )
-    say(f"prepare: what goes in, at a glance -> {SHEET}; each image, small -> {THUMBNAILS}")
+    count = len(classes.names)
+    shown = f"{MOST_CLASSES:,} of {count:,} classes" if count > MOST_CLASSES else "what goes in"
+    say(f"prepare: {shown}, at a glance -> {SHEET}; each image, small -> {THUMBNAILS}")
 
 
 if __name__ == "__main__":

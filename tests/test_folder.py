@@ -99,3 +99,10 @@ def test_a_source_that_is_nothing_names_all_three_kinds(tmp_path: Path, source: 
         rf"with a folder of images per class, or .* official archives \({NAMES['train']}, .*demo$",
     ):
         own_root(source)
+
+
+@pytest.mark.parametrize("ending", ["", ".csv"])
+def test_a_source_that_the_system_refuses_is_told(tmp_path: Path, ending: str) -> None:
+    source = str(tmp_path / ("a" * 300 + ending))  # names have at most 255 letters
+    with pytest.raises(InputError, match=r"prepare\.source: .* (cannot be read|nothing to read)"):
+        own_root(source)

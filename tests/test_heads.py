@@ -33,10 +33,11 @@ from sklearn.preprocessing import LabelBinarizer
 
 from pipeline import backend
 from pipeline.errors import InputError
-from pipeline.head import Head, fit_temperature, nll_of, probabilities
+from pipeline.head import Head, fit_temperature, nll_of, probabilities, unwatched
 from pipeline.heads import KINDS
 from pipeline.linear import RidgeHead
 from pipeline.scaling import Kind, Scaling
+from pipeline.selection import Data, Job, trial
 
 
 def scaled(head: Head, x: Floats) -> NDArray[np.float64]:
@@ -263,7 +264,7 @@ def test_components_change_little_where_they_are_all_kept(scaling: Kind) -> None
     np.testing.assert_allclose(whole.scores([TEST]), rotated.scores([TEST]), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["softmax", "logistic", "ridge", "nearest_mean", "neighbours"])
+@every_head
 def test_two_classes(name: str) -> None:
     x, y = features(120, 0, (3, 7))
     x_val, y_val = features(40, 1, (3, 7))
@@ -319,3 +320,22 @@ def test_the_penalty_of_a_ridge_is_free_of_the_features_size() -> None:
     other = fitted("ridge", 1000 * X, scaling="none", alpha=1.0)
     assert isinstance(one, RidgeHead)
     np.testing.assert_allclose(one.scores([TEST]), other.scores([1000 * TEST]), atol=1e-3)
+
+
+@pytest.mark.parametrize("out_of_core", [False, True])
+def test_validation_rows_of_a_class_not_trained_on_are_passed_over(out_of_core: bool) -> None:
+    label = np.searchsorted(CLASSES, Y)
+    known = np.flatnonzero(np.isin(label, [1, 2]))
+    train, val = known[:50], np.arange(100, 160)
+    data = Data([X], label, len(CLASSES), part=np.arange(160) // 32)
+    head = fresh("softmax", scaling="l2", epochs=2, out_of_core=out_of_core)
+    outcomes = [
+        trial(Job([head], train, rows), data, unwatched)[0]
+        for rows in (val, np.intersect1d(val, known), np.setdiff1d(val, known))
+    ]
+    mixed, seen, unseen = outcomes
+    assert mixed.history == seen.history
+    assert "val_loss" not in unseen.history[0]
+    assert unseen.accuracy == 0
+    assert mixed.accuracy == seen.accuracy / 2
+    assert np.isneginf(mixed.scores[:, [0, 3]]).all()

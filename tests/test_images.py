@@ -1,5 +1,11 @@
 """What the network is given of an image: the crop, the size, the contrast."""
 
+import contextlib
+import io
+import os
+import random
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.images import Contrast, cropped, resized
+from pipeline.errors import InputError
+from pipeline.images import Contrast, cropped, decode, named_as_image, resized
 
 Pixels = NDArray[np.uint8]
 
@@ -117,3 +124,88 @@ def test_contrast_is_that_of_the_resized_crop() -> None:
     np.testing.assert_array_equal(
         resized(crop, 32, contrast), contrast.equalized(resized(crop, 32))
     )
+
+
+def saved(image: Image.Image, format_: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+# What is stored, to what a person is to see: the tag's eight values (EXIF 2.3, section 4.6.4).
+UPRIGHT = [
+    lambda stored: stored,
+    lambda stored: stored[:, ::-1],
+    lambda stored: stored[::-1, ::-1],
+    lambda stored: stored[::-1],
+    lambda stored: stored.transpose(1, 0, 2),
+    lambda stored: np.rot90(stored, -1),
+    lambda stored: stored[::-1, ::-1].transpose(1, 0, 2),
+    lambda stored: np.rot90(stored),
+]
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_the_camera_says(format_: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(noise(6, 9))
+    plain = decode(saved(image, format_), "x")
+    turned = decode(saved(image, format_, exif=exif), "x")
+    expected = UPRIGHT[orientation - 1](np.asarray(plain))
+    assert turned.size == (expected.shape[1], expected.shape[0])
+    np.testing.assert_array_equal(turned, expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "format_"),
+    [("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF"), ("F", "TIFF"), ("I;16", "PPM")],
+)
+def test_more_than_8_bits_a_channel_are_refused(mode: str, format_: str) -> None:
+    data = saved(Image.new(mode, (3, 2), 40_000), format_)
+    with pytest.raises(InputError, match=r"^x: (I|F|I;16) pixels; expected 8 bits a channel; conv"):
+        decode(data, "x")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of tags that are none
+def test_damaged_tags_are_told_or_passed_over() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x011A] = 6, "x" * 20, 1.5
+    chance = random.Random(0)
+    for format_ in ("JPEG", "WEBP"):
+        whole = saved(Image.fromarray(noise(8, 12)), format_, exif=exif)
+        start = max(whole.find(b"II*\0"), whole.find(b"MM\0*"))
+        told = 0
+        for _ in range(300):
+            data = bytearray(whole)
+            for _ in range(chance.randint(1, 6)):
+                data[start + chance.randrange(80)] = chance.randrange(256)
+            try:
+                assert decode(bytes(data), "x").mode == "RGB"
+            except InputError:
+                told += 1
+        assert told < 300
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+
+
+def test_no_image_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("gs", "gswin32c", "gswin64c"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(InputError, match=r"^x\.png: expected an image \(PNG, .*cannot identify"):
+        decode(EPS, "x.png")
+    assert not (tmp_path / "ran").exists()
+    # Pillow itself would have: so the program above is found.
+    with contextlib.suppress(OSError):
+        Image.open(io.BytesIO(EPS)).convert("RGB")
+    assert (tmp_path / "ran").exists()
+
+
+def test_names_of_images() -> None:
+    images = ["a.png", "b.JPG", "c.jpeg", "d.tif", "e.tiff", "f.webp", "g.ppm", "h.bmp", "i.gif"]
+    others = ["a.eps", "b.pdf", "c.ps", "d.fits", "e.txt", "png", ".png", "f.png.zip", ""]
+    assert [name for name in images + others if named_as_image(name)] == images

@@ -51,6 +51,7 @@ FOLDER_FAULTS = {
     ),
     "the same in a group": (("cat/g/1.png", "cat/g/labels"), r"cat/g/labels: not an image by its"),
     "what Pillow only writes": (("cat/1.pdf",), r"cat/1\.pdf: not an image by its name"),
+    "what starts a program": (("cat/1.eps",), r"cat/1\.eps: not an image by its name"),
     "an image above": (("cat/1.png", "2.png"), r"2\.png: an image outside of any class; expected"),
     "too deep": (("cat/g/h/1.png",), r"cat/g/h: a folder inside a group; expected .*CLASS/GROUP"),
     "an empty class": (("cat/1.png", "dog/"), "dog: no images of this class; add some, or remove"),
@@ -74,6 +75,14 @@ def test_fault_in_a_folder_is_told(tmp_path: Path, fault: str) -> None:
     names, message = FOLDER_FAULTS[fault]
     with pytest.raises(InputError, match=message) as error:
         list_folder(touched(tmp_path, *names))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["gone", "file"])
+def test_a_folder_that_is_gone_or_is_none_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"{name}: expected a folder of images, got ") as error:
+        list_folder(tmp_path / name)
     assert "\n" not in str(error.value)
 
 
@@ -123,6 +132,13 @@ CSV_FAULTS = {
     ),
     "too many values": ("path,label\na.png,cat,dog\n", "line 2: expected as many values as there"),
     "empty label": ("path,label\na.png, \n", "line 2: no label; expected one in every line"),
+    "space before a label": ("path,label\na.png, cat\n", "line 2: label ' cat' has a space at its"),
+    "space after a path": ("path,label\na.png ,cat\n", "line 2: path 'a.png ' has a space at its"),
+    "space after a group": (
+        "path,label,group\na.png,cat,g1 \n",
+        "line 2: group 'g1 ' has a space at its edge; remove it",
+    ),
+    "a group of a space": ("path,label,group\na.png,cat, \n", "line 2: group ' ' has a space at"),
     "empty path": ("path,label\n,cat\n", "line 2: no path; expected one in every line"),
     "absolute": (
         "path,label\n/etc/a.png,cat\n",

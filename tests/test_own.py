@@ -22,7 +22,7 @@ from pipeline.folder import Folder
 from pipeline.images import decode, resized
 from pipeline.index import COLUMNS, read_index
 from pipeline.listing import Listed
-from pipeline.own import draw_test, index_own, natural, numbered
+from pipeline.own import copies_together, draw_test, index_own, natural, numbered
 from pipeline.reading import Reader, workers
 
 
@@ -167,7 +167,11 @@ FAULTS = {
     ),
     "one to test on": (
         [("a", "", "train"), ("b", "", "train")] * 2 + [("a", "", "test")],
-        "x: 1 groups to test on; expected at least two, for an interval",
+        "x: 1 groups to test on; expected at least two, .*; give another group the split test",
+    ),
+    "one person to test on": (
+        [(label, f"g{k}", "") for k in range(3) for label in "ab"],
+        "x: 1 groups to test on; expected at least two, for an interval; add groups of images",
     ),
     "a draw that leaves a class out": (
         [(label, f"g{k}", "") for k in range(30) for label in "ab"]
@@ -189,6 +193,71 @@ def test_a_class_may_have_no_test_images_where_the_split_is_given() -> None:
     rows = [("a", "", "train"), ("b", "", "train")] * 2 + [("a", "", "test")] * 2
     table, _ = numbered(listing(rows), "x", 0.2)
     assert table["split"].value_counts().to_dict() == {"train": 4, "test": 2}
+
+
+@pytest.mark.parametrize(("people", "tested"), [(4, 2), (8, 2), (20, 4)])
+def test_of_persons_who_show_every_class_at_least_two_are_tested_on(
+    people: int, tested: int
+) -> None:
+    rows = [(label, f"person {k}", "") for k in range(people) for label in "abc"]
+    table, _ = numbered(listing(rows), "x", 0.2)
+    assert table["track"][table["split"] == "test"].nunique() == tested
+
+
+@settings(deadline=None)
+@given(grouped(), st.floats(0.1, 0.9), st.data())
+def test_copies_are_on_one_side_and_move_no_other_image(
+    listed: list[Listed], fraction: float, data: st.DataObject
+) -> None:
+    before = numbered(listed, "x", fraction)[0].set_index("member")["split"]
+    digest = {image.member: image.member for image in listed}
+    assert (
+        numbered(copies_together(listed, digest), "x", fraction)[0]
+        .set_index("member")["split"]
+        .equals(before)
+    )
+    singles = [image for image in listed if not image.group] or listed
+    originals = data.draw(st.lists(st.sampled_from(singles), max_size=5))
+    copies = [image._replace(member=f"z{k}.png", group="") for k, image in enumerate(originals)]
+    digest |= {copy.member: image.member for copy, image in zip(copies, originals, strict=True)}
+    after, _ = numbered(copies_together([*listed, *copies], digest), "x", fraction)
+    of = after.set_index("member")
+    for copy, image in zip(copies, originals, strict=True):
+        if not image.group:
+            assert of.loc[copy.member, "track"] == of.loc[image.member, "track"]
+    if singles is not listed:
+        assert of["split"].loc[before.index].equals(before)
+
+
+def test_the_same_picture_in_two_classes_or_in_a_group_is_no_copy() -> None:
+    listed = listing([("a", "", ""), ("b", "", ""), ("a", "g", ""), ("a", "", "")])
+    found = copies_together(listed, dict.fromkeys((image.member for image in listed), "same"))
+    assert found[0].group == found[3].group
+    assert len({image.group for image in found}) == 3
+    assert found[2].group == "g"
+
+
+def test_images_that_are_the_same_are_not_divided(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for k in range(20):
+            pixels = rng.integers(0, 256, (5, 7, 3), np.uint8)
+            for copy in "abc"[: 1 + k % 3]:
+                Image.fromarray(pixels).save(tmp_path / f"{label}/{k}{copy}.png")
+    read: list[str] = []
+
+    class Noted(Folder):
+        def read(self, member: str) -> bytes:
+            read.append(member)
+            return super().read(member)
+
+    index, _ = index_own(tmp_path, Noted(tmp_path), 0.4)
+    assert sorted(read) == sorted(index["member"])  # each once
+    same = index.groupby("sha256")
+    assert same["split"].nunique().max() == same["track"].nunique().max() == 1
+    assert index["track"].nunique() == 40
+    assert audit(index, ("cat", "dog"))["exact_duplicates"]["across"] == []
 
 
 @pytest.fixture
@@ -230,7 +299,7 @@ def test_the_index_is_as_that_of_the_archives(pictures: Path, tmp_path: Path) ->
     [
         (
             lambda path: path.write_bytes(b"<html>"),
-            r"cat/1\.png: expected an image that Pillow can",
+            r"cat/1\.png: expected an image \(PNG",
         ),
         (lambda path: path.write_bytes(path.read_bytes()[:-30]), r"cat/1\.png: expected an image"),
         (lambda path: path.unlink(), r"'cat/1\.png' is listed but not there"),

@@ -1,10 +1,12 @@
 """Own images through the whole graph by one setting: listed in a CSV, and in folders."""
 
 import csv
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, Workspace
+from PIL import Image
 from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
@@ -20,6 +23,7 @@ from pipeline.classes import Classes, read_classes
 from pipeline.drawing import draw_sign
 from pipeline.errors import InputError
 from pipeline.scores import track_interval, wilson
+from stages import compare, extract, prepare, study, train
 
 SIGNS = {"<b>stop": 14, "priority": 12, "no entry, none": 17}
 TRACKS, FRAMES = 6, 4
@@ -126,6 +130,85 @@ def test_the_example_takes_folders_through_the_whole_graph(workspace: Workspace)
     assert test["accuracy"] > 0.9
     # Every image is a group of its own.
     assert test["accuracy_low"] == wilson(test["correct"], test["rows"]).low
+
+
+def draw_persons(root: Path, people: int, labels: Sequence[str], images: int) -> None:
+    """Noise as ROOT/images/*.png, and ROOT/list.csv of it: every person shows every class."""
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    rows = []
+    for person, label, k in itertools.product(range(people), labels, range(images)):
+        path = f"images/{person}_{label}_{k}.png"
+        pixels = rng.integers(0, 256, (20 + k, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(root / path)
+        rows.append([path, label, f"person {person}" if images > 1 else ""])
+    with (root / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "group"], *rows])
+
+
+STAGES = (
+    (prepare, ""), (extract, ""), (train, "ridge"), (train, "nearest_mean"), (study, "ridge"),
+    (compare, ""),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("images", [3, 1])
+def test_persons_go_through_every_stage_with_the_default_split(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    images: int,
+) -> None:
+    root = workspace.root
+    draw_persons(root / "own", 8, ("frown", "smile", "wink"), images)
+    quick(workspace, "own/list.csv")
+    workspace.set("split", val_fraction=0.2)
+    workspace.set("study", fractions=[0.1, 0.5])
+    monkeypatch.chdir(root)
+    for stage, head in STAGES:
+        monkeypatch.setattr(sys, "argv", ["stage", *(["--head", head] if head else [])])
+        stage.main()
+    index = pd.read_csv(root / "data/index.csv")
+    validation = pd.read_csv(root / "results/predictions/ridge.csv").query("split == 'validation'")
+    track = index.set_index("image_id")["track"]
+    said = capsys.readouterr().out
+    text = (root / "results/comparison.txt").read_text()
+    page = (root / "results/report.html").read_text()
+    if images > 1:  # of one person each
+        assert index.groupby("split")["track"].nunique().to_dict() == {"test": 2, "train": 6}
+        assert track.loc[validation["image_id"]].nunique() == 2
+        for part in ("validation", "test"):
+            caution = f"The {part} interval is over 2 groups: too few, it is too short to be belie"
+            assert caution in text
+            assert caution in page
+    # Of images on their own, held out at random or by group is the same.
+    for where, claim in (
+        (said, "a random split of images would claim"),
+        (text, "a random split of images would claim"),
+        (page, 'id="leak"'),
+    ):
+        assert (claim in where) == (images > 1)
+    assert 'id="growth"' in page
+    if images == 1:
+        assert "too short to be believed" not in text + page
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_prepare_says_when_the_sheet_has_not_every_class(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: int,
+) -> None:
+    monkeypatch.setattr("pipeline.contact.MOST_CLASSES", 3)
+    monkeypatch.setattr("stages.prepare.MOST_CLASSES", 3)
+    draw_persons(workspace.root / "own", 4, "abcd"[: 3 + more], 1)
+    workspace.set("prepare", source="own/list.csv")
+    monkeypatch.chdir(workspace.root)
+    prepare.main()
+    said = capsys.readouterr().out
+    assert ("3 of 4 classes, at a glance" in said) == bool(more)
+    assert ("what goes in, at a glance" in said) == (not more)
 
 
 def test_a_mistake_in_ones_images_is_one_line(workspace: Workspace) -> None:

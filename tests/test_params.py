@@ -66,6 +66,7 @@ def test_the_shipped_file_is_valid_and_every_head_in_it() -> None:
         ("base.weights", ["a.npz", "seeded"], r"base\.weights: `seeded` stands alone; .*stand-ins"),
         ("base.sha256", "xyz", r"base\.sha256\.0: string should match .*got 'xyz'"),
         ("base.sha256", ["00", "11"], r"base\.sha256: expected one hash .* each of the 1, got 2"),
+        ("prepare.source", "", r"prepare\.source: .*at least 1 character"),
         ("split.seed", ..., r"split\.seed: missing"),
         ("base.variant", "vgg", r"base\.variant: input should be 'bvlc', 'torchvision' or .*'vgg'"),
         ("base.layers", [], r"base\.layers: list should have at least 1 item"),

@@ -145,7 +145,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9), "red").save(path)
-    (tmp_path / "p/notes.txt").write_text("no image")
+    for name in ("notes.txt", "doc.pdf", "figure.eps"):
+        (tmp_path / "p" / name).write_text("no image")
     (tmp_path / "empty").mkdir()
     return tmp_path
 

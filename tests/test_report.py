@@ -29,7 +29,7 @@ from pipeline.report import PICTURES_A_PAGE, WORST_LISTED, WORST_OF_EACH, render
 from pipeline.results import HeadResult, Leak, Mistake, Provenance, Trial, by_layers
 from pipeline.scores import Score, Share, score
 from pipeline.table import comparison_text
-from pipeline.words import OWN
+from pipeline.words import OWN, SIGNS, Words
 
 DASH = "\u2013"
 NBSP = "\u00a0"
@@ -528,6 +528,32 @@ def test_leak_growth_and_intervals() -> None:
     assert section(html, "growth").count('class="range"') == 2
     assert "training tracks, logarithmic" in html
     assert "</i>b</th>" not in section(html, "leak")
+
+
+@pytest.mark.parametrize("words", [SIGNS, OWN])
+def test_bars_are_called_what_they_are(words: Words) -> None:
+    curve = {50: Share(9, 10, 0.9, 0.8, 0.95), 90: Share(9, 10, 0.9, 0.8, 0.95)}
+    heads = [head("a", curve=curve), head("b", features=["conv5"])]
+    html = report(*heads, provenance=replace(PROVENANCE, words=words))
+    own = "by the bootstrap over groups; where every image is a group of its own, Wilson’s."
+    layers, growth = Page(section(html, "layers")).text, Page(section(html, "growth")).text
+    assert (own in layers) == (own in growth) == (words is OWN)
+    assert ("Wilson’s, which takes images for independent and is too short." in layers) == (
+        words is SIGNS
+    )
+    assert ("by the bootstrap over tracks." in growth) == (words is SIGNS)
+
+
+def test_too_few_groups_for_an_interval_are_told_on_the_page_and_in_the_text() -> None:
+    caution = "The test interval is over 2 groups: too few, it is too short to be believed."
+    for said in (caution, ""):
+        provenance = replace(PROVENANCE, words=OWN, caution=said)
+        page = Page(section(report(head(), provenance=provenance), "leaderboard"))
+        text = comparison_text([head()], [], provenance)
+        assert ("believed" in page.text) == ("believed" in text) == bool(said)
+        if said:
+            assert caution in page.text
+            assert text.splitlines()[2] == caution
 
 
 def test_layers_are_compared_kind_by_kind_by_the_head_best_on_validation() -> None:

@@ -1,6 +1,7 @@
 """Scores against their definitions and against scikit-learn, scipy and statsmodels."""
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sklearn.metrics import log_loss, recall_score, top_k_accuracy_score
 from pipeline.scores import (
     BINS,
     by_group,
+    few_tracks,
     reliability,
     score,
     share,
@@ -189,7 +191,7 @@ def test_where_no_two_rows_share_a_track_the_interval_is_wilsons() -> None:
 
 
 def test_one_track_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="one track has no interval over tracks"):
+    with pytest.raises(ValueError, match=r"one group \(track\) has no interval"):
         track_interval(np.ones(3), np.zeros(3, np.int64))
 
 
@@ -206,3 +208,17 @@ def test_groups_keep_their_order_and_leave_out_the_empty() -> None:
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="no rows to score; expected at least one"):
         score(np.empty(0, np.int64), np.empty((0, C)))
+
+
+@pytest.mark.parametrize(
+    ("track", "few"),
+    [
+        ([0, 0, 1, 1], 2),
+        (np.arange(9).repeat(5), 9),
+        (np.arange(10).repeat(5), 0),
+        ([0, 1, 2], 0),  # images of their own: Wilson's interval, which holds for few
+        ([0] * 5, 1),
+    ],
+)
+def test_tracks_too_few_for_an_interval(track: Any, few: int) -> None:
+    assert few_tracks(np.array(track)) == few

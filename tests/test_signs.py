@@ -323,15 +323,15 @@ FAULTS: dict[str, tuple[Callable[[Members], None], str]] = {
     ),
     "truncated image": (
         with_data("train", FRAME, lambda data: data[:-10]),
-        f"{FRAME}: expected an image that Pillow can read, got .*truncated",
+        f"{FRAME}: expected an image \\(PNG, .*\\), got .*truncated",
     ),
     "no image": (
         with_data("test", f"{TEST}/00042.ppm", lambda _: b"<html>404</html>"),
-        f"{TEST}/00042.ppm: expected an image that Pillow can read, got cannot identify",
+        f"{TEST}/00042.ppm: expected an image \\(PNG, .*\\), got cannot identify",
     ),
     "empty image": (
         with_data("train", FRAME, lambda _: b""),
-        f"{FRAME}: expected an image that Pillow can read, got ",
+        f"{FRAME}: expected an image \\(PNG, .*\\), got ",
     ),
     "other width": (
         edited(CSV, FRAME_NAME, Width=777),
@@ -522,12 +522,12 @@ def test_cut_short_images_never_pass(format_: str) -> None:
     data = whole.getvalue()
     assert decode(data, "x").size == (20, 20)
     for length in range(0, int(0.9 * len(data)), 7):
-        with pytest.raises(InputError, match=r"^x: expected an image that Pillow can read"):
+        with pytest.raises(InputError, match=r"^x: expected an image \(PNG, "):
             decode(data[:length], "x")
 
 
 def test_images_are_rgb_whatever_they_were(tmp_path: Path) -> None:
-    for mode in ("1", "L", "P", "RGBA", "CMYK", "I;16"):
+    for mode in ("1", "L", "P", "RGBA", "CMYK"):
         data = io.BytesIO()
         Image.new(mode, (3, 2)).save(data, "TIFF")
         assert decode(data.getvalue(), "x").mode == "RGB"
