@@ -20,6 +20,7 @@ from pipeline.fetch import local_path
 from pipeline.index import index_blocks
 from pipeline.scaling import Kind
 from stages import predict as images
+from stages import trials
 from stages.console import bar, run
 from stages.convert import convert_weights
 from stages.doctor import examine
@@ -41,8 +42,6 @@ from stages.text import (
     print_scratch,
     scratch_facts,
 )
-from stages.trials import forget as forget_trials
-from stages.trials import nbytes as trials_nbytes
 
 app = typer.Typer(
     help="Look at a feature store, trust it, and use what was trained on it.",
@@ -254,11 +253,11 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def scratch(as_json: Json = False) -> None:
     """List what can be reused: stores, finished or not, with size, age and origin; trials."""
-    found, trials = scratch_entries(), trials_nbytes()
+    found, nbytes = scratch_entries(), trials.nbytes()
     if as_json:
-        _json({"stores": [scratch_facts(entry) for entry in found], "trials_nbytes": trials})
+        _json({"stores": [scratch_facts(entry) for entry in found], "trials_nbytes": nbytes})
     else:
-        print_scratch(found, trials)
+        print_scratch(found, nbytes)
 
 
 @app.command()
@@ -274,7 +273,7 @@ def prune(
     found = [e for e in scratch_entries() if everything or e.age_s > 86400 * (older_than or 0)]
     for entry in found:
         remove(entry)
-    freed = forget_trials(older_than) + sum(entry.nbytes for entry in found)
+    freed = trials.forget(older_than) + sum(entry.nbytes for entry in found)
     print(f"removed {len(found)} stores and trials of heads, {freed / 1e6:,.1f} MB")
 
 
