@@ -679,3 +679,20 @@ def test_path_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot create a store here"):
         start_store(tmp_path / name)
+
+
+def test_bytes_on_disk_do_not_depend_on_what_was_loaded_first() -> None:
+    """TensorFlow has a Zstandard of its own, which compresses to other bytes."""
+    compressed = (
+        "import hashlib, numpy as np\n"
+        "from numcodecs.zstd import Zstd\n"
+        "x = np.maximum(np.random.default_rng(0).standard_normal(8192, dtype=np.float32), 0)\n"
+        "print(hashlib.sha256(Zstd(3).encode(x.tobytes())).hexdigest())\n"
+    )
+
+    def after(first: str) -> str:
+        code = [sys.executable, "-c", first + compressed]
+        done = subprocess.run(code, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert after("") == after("from pipeline.backend import keras; keras()\n")
