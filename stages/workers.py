@@ -72,10 +72,8 @@ def each(
 
 
 def _done(asked: dict[str, str], function: Callable[..., T], *task: Any) -> T:
-    now = _environment()
-    for part, theirs in asked.items():
-        if not theirs == _ENVIRONMENT[part] == now[part]:
-            _stale.append(f"{part} {_ENVIRONMENT[part]}, not {theirs}")
+    for ours in (_ENVIRONMENT, _environment()):
+        _stale.extend(f"{k} {ours[k]}, not {v}" for k, v in asked.items() if ours[k] != v)
     if _stale:
         raise InputError(
             f"a worker on {platform.node()} has {_stale[0]}: start the workers anew, in this "
