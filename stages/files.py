@@ -1,11 +1,11 @@
 """Results on disk: whole, or not there."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 from upath import UPath
@@ -17,8 +17,9 @@ from pipeline.errors import InputError
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a name to write to, and move it to ``path`` once all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Its own for each process: two may be at work on the same file in a shared scratch.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A name that nobody else has: two may be at work on the same file in a shared scratch, and
+    # processes of two containers have the same numbers.
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         yield part
         part.replace(path)

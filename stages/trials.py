@@ -10,8 +10,6 @@ import io
 import json
 import re
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -25,6 +23,7 @@ from upath import UPath
 import pipeline
 from cache.store import FeatureStore
 from pipeline.backend import chosen
+from pipeline.errors import UNREADABLE_NPZ
 from pipeline.head import Head, Watch
 from pipeline.selection import Data, Job, Outcome, RunTrials, in_turn
 from stages.files import write_bytes
@@ -34,7 +33,10 @@ from stages.places import scratch_root
 # what a trial is known by.
 _CODE = ("head.py", "scaling.py", "selection.py", "streaming.py")
 _LIBRARIES = ("keras", "numpy", "scikit-learn", "scipy", "tensorflow")
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+# An outcome; or what a writer that was killed left of one, under the name that `whole_file` gives.
+_OURS = re.compile(r"\.?[0-9a-f]{32}\.npz(?P<part>\.[0-9a-f]{32}\.part)?")
+_DEAD_S = 3600  # no writer takes so long
+_UNREADABLE = (*UNREADABLE_NPZ, KeyError)
 
 
 def identity_of(store: FeatureStore, layers: Sequence[str], kind: type[Head]) -> str:
@@ -65,15 +67,22 @@ def remembered(identity: str, run: RunTrials = in_turn) -> RunTrials:
             for j in jobs
         ]
         found = {path: outcome for mine in paths for path in mine if (outcome := _read(path))}
+        # By job, the heads to be fitted; what two jobs have in common is the first one's to do.
+        todo: list[dict[UPath, Head]] = []
+        given = set(found)
+        for job, mine in zip(jobs, paths, strict=True):
+            heads = dict(zip(mine, job.heads, strict=True))
+            todo.append({path: head for path, head in heads.items() if path not in given})
+            given |= heads.keys()
         missing = [
-            replace(job, heads=heads)
-            for job, mine in zip(jobs, paths, strict=True)
-            if (heads := [h for h, path in zip(job.heads, mine, strict=True) if path not in found])
+            replace(job, heads=list(new.values()))
+            for job, new in zip(jobs, todo, strict=True)
+            if new
         ]
-        new = run(missing, data, watch)
-        for mine in paths:
-            if absent := [path for path in mine if path not in found]:
-                for path, outcome in zip(absent, next(new), strict=True):
+        outcomes = run(missing, data, watch)
+        for mine, new in zip(paths, todo, strict=True):
+            if new:
+                for path, outcome in zip(new, next(outcomes), strict=True):
                     _write(path, outcome)
                     found[path] = outcome
             yield [found[path] for path in mine]
@@ -90,7 +99,8 @@ def forget(older_than_days: float | None) -> int:
     """Delete outcomes older than this, or all; returns the bytes freed."""
     freed = 0
     for file, size, age_s in _files():
-        if age_s > 86400 * (older_than_days or 0):
+        # Without a limit all go, those too that another machine's clock dates in the future.
+        if older_than_days is None or age_s > 86400 * older_than_days:
             file.unlink(missing_ok=True)
             freed += size
     return freed
@@ -101,12 +111,14 @@ def _folder() -> UPath:
 
 
 def _files() -> Iterator[tuple[UPath, int, float]]:
-    for file in list(_folder().glob("*.npz")):
-        if not re.fullmatch(r"[0-9a-f]{32}\.npz", file.name):
+    for file in list(_folder().glob("*")):
+        if not (ours := _OURS.fullmatch(file.name)):
             continue
         with suppress(FileNotFoundError):  # another process may be at work there
             facts = file.stat()
-            yield file, facts.st_size, time.time() - facts.st_mtime
+            age_s = time.time() - facts.st_mtime
+            if not ours["part"] or age_s > _DEAD_S:
+                yield file, facts.st_size, age_s
 
 
 def _write(path: UPath, outcome: Outcome) -> None:

@@ -1,8 +1,10 @@
 """Choosing settings: on tracks that were not trained on, and trials once run are kept."""
 
+import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from pipeline.head import Head, fit_temperature, nll_of
 from pipeline.saved import settings_of
 from pipeline.selection import Data, Job, Outcome, alike, refit, select, trial
 from pipeline.splits import split_by_frame
+from stages import trials
 from stages.trials import identity_of, remembered
 
 
@@ -189,6 +192,44 @@ def test_of_one_path_too_only_what_is_new_is_run(fits: list[str]) -> None:
     assert fits == ["ridge"] * 6
     run_sweep(*ridges(0.1, 0.5, 1.0))
     assert fits == ["ridge"] * 9
+
+
+def test_what_jobs_have_in_common_is_run_once_and_goes_to_each(fits: list[str]) -> None:
+    """As in a study two fractions may pick the same tracks."""
+    heads = ridges(0.1, 10.0)
+    jobs = [
+        Job(heads[:1], *FOLDS[0]),
+        Job(heads[:1], *FOLDS[0]),
+        Job([heads[0], heads[1], heads[0]], *FOLDS[0]),
+        Job(heads[1:], *FOLDS[1]),
+        Job(heads, *FOLDS[1]),
+    ]
+    expected = [trial(job, data(), unwatched) for job in jobs]
+    fits.clear()
+    for _ in range(2):
+        found = list(remembered("store")(jobs, data(), unwatched))
+        assert len(fits) == 4  # two heads on two folds
+        for mine, theirs in zip(found, expected, strict=True):
+            for left, right in zip(mine, theirs, strict=True):
+                np.testing.assert_allclose(left.scores, right.scores, rtol=1e-3, atol=1e-4)
+                assert left.accuracy == pytest.approx(right.accuracy)
+
+
+def test_all_that_sweeps_left_is_forgotten(fits: list[str], tmp_path: Path) -> None:
+    run_sweep(fresh("nearest_mean"))
+    (first, *others) = sorted((tmp_path / "trials").iterdir())
+    left, begun = (first.with_name(f".{first.name}.{k:032x}.part") for k in range(2))
+    for path in (left, begun):
+        path.write_bytes(b"half")
+    (tmp_path / "trials/notes.txt").write_text("somebody else's")
+    now = time.time()
+    os.utime(left, (now - 7200, now - 7200))  # its writer was killed; the other one is at work
+    os.utime(first, (now + 60, now + 60))  # by the clock of another machine
+    size = {path: path.stat().st_size for path in (first, left, *others)}
+    assert trials.forget(1) == 0
+    assert trials.forget(0) == size[left] + sum(size[path] for path in others)
+    assert trials.forget(None) == size[first] > 0
+    assert {path.name for path in (tmp_path / "trials").iterdir()} == {begun.name, "notes.txt"}
 
 
 def test_what_a_trial_is_known_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
