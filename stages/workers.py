@@ -5,10 +5,9 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -17,9 +16,9 @@ import joblib
 
 from pipeline.backend import chosen
 from pipeline.errors import InputError
+from stages.cluster import on_cluster
 
 VARIABLE = "FC7CACHE_WORKERS"
-_WAIT_SCHEDULER_S, _WAIT_WORKER_S = 10, 60
 _PACKAGES = ("pipeline", "cache", "stages")
 _LIBRARIES = ("keras", "numcodecs", "numpy", "scikit-learn", "scipy", "tensorflow", "zarr")
 
@@ -36,7 +35,7 @@ def _environment() -> dict[str, str]:
 
 # Taken when this is imported: a worker of a cluster may outlive an edit of the files.
 _ENVIRONMENT = _environment()
-_stale: list[str] = []  # what was found to differ, once: modules may have been loaded since
+_edited: list[str] = []  # what was found to differ since, once: modules may have been loaded
 _one_at_a_time = Lock()  # such a worker may run tasks in threads; Keras' state is the process's
 
 
@@ -65,18 +64,19 @@ def each(
     Raises:
         InputError: A cluster that does not answer, or workers that were killed.
     """
-    where = asked_for()
+    where, work = asked_for(), partial(_done, _ENVIRONMENT, function)
     if where.isdigit():
-        return _by_processes(int(where), function, tasks, ordered)
-    return _by_cluster(where, function, tasks, ordered)
+        return _by_processes(int(where), work, tasks, ordered)
+    return on_cluster(where, work, tasks, ordered=ordered)
 
 
 def _done(asked: dict[str, str], function: Callable[..., T], *task: Any) -> T:
-    for ours in (_ENVIRONMENT, _environment()):
-        _stale.extend(f"{k} {ours[k]}, not {v}" for k, v in asked.items() if ours[k] != v)
-    if _stale:
+    now = _environment()
+    _edited.extend(f"{k} {now[k]}, not {v}" for k, v in _ENVIRONMENT.items() if now[k] != v)
+    differs = [f"{k} {_ENVIRONMENT[k]}, not {v}" for k, v in asked.items() if _ENVIRONMENT[k] != v]
+    if faults := _edited or differs:
         raise InputError(
-            f"a worker on {platform.node()} has {_stale[0]}: start the workers anew, in this "
+            f"a worker on {platform.node()} has {faults[0]}: start the workers anew, in this "
             "environment, with this version of the project"
         )
     with _one_at_a_time:
@@ -106,79 +106,10 @@ def _by_processes(
         return_as="generator" if ordered else "generator_unordered",
         batch_size=1,
     )
-    work = joblib.delayed(_done)
     try:
-        yield from parallel(work(_ENVIRONMENT, function, *task) for task in tasks)
+        yield from parallel(joblib.delayed(function)(*task) for task in tasks)
     except BrokenProcessPool as error:
         raise InputError(
             "a process that works on it was killed (is there too little memory?); what it had "
             "finished is kept: run again"
         ) from error
-
-
-def _by_cluster(
-    scheduler: str, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], ordered: bool
-) -> Iterator[T]:
-    # Not by joblib's backend for Dask: it computes here, not there, if there is but one worker,
-    # and fails if a worker dies after it has done a task and before it was asked for the result.
-    try:
-        from distributed import Client, KilledWorker, wait
-        from distributed.comm.core import CommClosedError
-    except ImportError as error:
-        raise InputError(
-            f"{VARIABLE}: {scheduler} asks for Dask: pip install 'fc7cache[cluster]'"
-        ) from error
-    try:
-        client = Client(scheduler, timeout=_WAIT_SCHEDULER_S)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{VARIABLE}: no Dask scheduler answers at {scheduler} ({error}); start one with "
-            "`dask scheduler`"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_WAIT_WORKER_S)
-        except TimeoutError as error:
-            raise InputError(
-                f"{VARIABLE}: the Dask scheduler at {scheduler} has no workers; start some with "
-                f"`dask worker {scheduler} --nthreads 1`, in this environment"
-            ) from error
-        # Asked first: without the code, a worker would say nothing, and a scheduler too much.
-        have = [
-            client.run_on_scheduler(find_spec, __package__),  # type: ignore[no-untyped-call]
-            *client.run(find_spec, __package__).values(),
-        ]
-        if not all(have):
-            raise InputError(
-                f"{VARIABLE}: the scheduler and every worker need this project installed, and "
-                f"{have.count(None)} of {len(have)} have not"
-            )
-        started = [
-            client.submit(_done, _ENVIRONMENT, function, *task, pure=False) for task in tasks
-        ]
-        try:
-            while started:
-                looked_at = started[:1] if ordered else started
-                try:
-                    found = wait(looked_at, _WAIT_WORKER_S, return_when="FIRST_COMPLETED")  # type: ignore[no-untyped-call]
-                except TimeoutError as error:
-                    if client.scheduler_info()["workers"]:
-                        continue  # at work on something long
-                    raise InputError(
-                        f"{VARIABLE}: the Dask scheduler at {scheduler} has no workers any more; "
-                        "what they had finished is kept: start some, and run again"
-                    ) from error
-                started = [future for future in started if future not in found.done]
-                for future in found.done:
-                    yield future.result()
-        except KilledWorker as error:
-            raise InputError(
-                f"workers of the cluster were killed again and again ({error.last_worker.address} "
-                "was the last; is there too little memory?); what they had finished is kept: "
-                "run again"
-            ) from error
-        except (CancelledError, CommClosedError) as error:
-            raise InputError(
-                f"{VARIABLE}: the Dask scheduler at {scheduler} went away; what its workers had "
-                "finished is kept: run again"
-            ) from error

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +15,11 @@ QUIET = {"DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__ENABLED": "false"}
 class Cluster:
     """A scheduler, and workers that nobody revives when they are killed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, tls: Sequence[str] = (), **env: str) -> None:
+        self._folder, self._tls = folder, tls
         file = folder / "scheduler.json"
         scheduler = ("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
-        self._processes = [self._start("scheduler", *scheduler)]
+        self._processes = [self._start("scheduler", *scheduler, *tls, env=env)]
         while not file.exists():
             assert self._processes[0].poll() is None, (folder / "scheduler.log").read_text()
             time.sleep(0.05)
@@ -32,7 +32,8 @@ class Cluster:
         folder = self._folder / name
         folder.mkdir()
         env = {"PYTHONPATH": str(root)} | env
-        process = self._start("worker", self.address, *alone, log=name, cwd=folder, env=env)
+        given = (self.address, *alone, *self._tls)
+        process = self._start("worker", *given, log=name, cwd=folder, env=env)
         self._processes.append(process)
         return process
 
@@ -52,6 +53,9 @@ class Cluster:
                 stderr=file,
             )
 
+    def kill_scheduler(self) -> None:
+        self._processes[0].kill()
+
     def stop(self) -> None:
         for process in reversed(self._processes):
             process.kill()
@@ -59,9 +63,15 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
-    """A scheduler without workers; everything is stopped at the end."""
-    found = Cluster(folder)
+def cluster(folder: Path, *, tls: Sequence[str] = (), **env: str) -> Iterator[Cluster]:
+    """A scheduler without workers; everything is stopped at the end.
+
+    Args:
+        folder: For logs and workers.
+        tls: Options that name certificates.
+        env: Of the scheduler.
+    """
+    found = Cluster(folder, tls=tls, **env)
     try:
         yield found
     finally:
