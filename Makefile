@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test bench repro clean lock
+.PHONY: demo test setup bench repro clean lock help
 
 demo: $(READY) ## Draw signs, run the whole graph on them, print the comparison.
 	@$(BIN)/python -m stages.demo
@@ -17,6 +17,8 @@ test: $(READY) ## Lint, type-check, test.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+setup: $(READY) ## Set up the environment in .venv, and run nothing.
 
 bench: $(READY) ## Stage one beside what one would write without it.
 	@$(BIN)/python -m benchmarks.speed
@@ -39,3 +41,6 @@ lock: ## Pin anew what pyproject.toml asks for, for every Python and platform at
 
 clean: ## Remove what was made, but for downloads, the DVC cache and the environment.
 	rm -rf demo digits accuracy scratch results models data/index.csv data/classes.json data/thumbnails.zip data/features.zarr .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+help: ## Print what can be made.
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
