@@ -110,11 +110,15 @@ class FeatureStore:
             return "metadata does not match its digest: an attribute or a zarr.json was edited"
         return None
 
-    def present_shards(self) -> list[int]:
-        """Shards whose file is there, and not empty, in every layer."""
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file that is there, by its path below the store."""
         filesystem, root = filesystem_of(self.address)
         files = filesystem.find(root, detail=True)
-        sizes = {path[len(root) :].lstrip("/"): info["size"] for path, info in files.items()}
+        return {path[len(root) :].lstrip("/"): info["size"] for path, info in files.items()}
+
+    def present_shards(self) -> list[int]:
+        """Shards whose file is there, and not empty, in every layer."""
+        sizes = self.sizes()
         return [
             shard
             for shard in self.layout.shards

@@ -29,7 +29,7 @@ from stages.files import write_text
 from stages.params import load_params
 from stages.places import INDEX, STORE
 from stages.reduced import write_reduced
-from stages.repair import recompute, repair_remote
+from stages.repair import recompute, repair_there
 from stages.repair import repair as repair_store
 from stages.scratch import entries as scratch_entries
 from stages.scratch import remove
@@ -211,10 +211,11 @@ def repair(store: Store = str(STORE)) -> None:
         return
     for finding in found:
         print(f"found: {finding.problem}")
-    if (path := local_path(opened.address)) is not None:
+    named_by_others = opened.address != store  # it was a pointer that was given
+    if (path := local_path(opened.address)) is not None and not named_by_others:
         summary = repair_store(opened, load_params(), found, path)
     else:
-        summary = repair_remote(opened, load_params(), found)
+        summary = repair_there(opened, load_params(), found)
     print(f"{store}: repaired; {summary['forwarded']} images computed again")
 
 

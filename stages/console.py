@@ -72,7 +72,9 @@ def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None and transport_faults():  # of a client in use, and of no file
+        # Of a client in use, and of no file; "permission denied" may be a bucket's answer.
+        local = error.errno in _DISK.keys() - {errno.EACCES}
+        if error.filename is None and not local and transport_faults():
             out_of_reach(error)
         if error.errno not in _DISK:
             raise

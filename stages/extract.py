@@ -67,6 +67,8 @@ def extract(
     index: pd.DataFrame,
     target: Path,
     extra: Sequence[tuple[FeatureStore, Source]] = (),
+    *,
+    here: bool = False,
 ) -> dict[str, Any]:
     """Bring the store at ``target`` up to date; forward only content never forwarded before.
 
@@ -75,13 +77,15 @@ def extract(
         index: The images.
         target: Where to publish.
         extra: Stores outside scratch to copy from, and which rows of them are sound.
+        here: By this process, whatever FC7CACHE_WORKERS says.
 
     Returns:
         The summary that `main` writes.
     """
     params = _anywhere(params)
     base = base_of(params)
-    made_by, runtime = base.made_by(), _runtime()
+    here = here or not elsewhere()
+    made_by, runtime = base.made_by(), _runtime(here)
     columns = columns_of(index, params.base.crop)
     layout = layout_of(params, base, len(index))
     folder = scratch_folder(made_by, runtime)
@@ -108,7 +112,8 @@ def extract(
                 job = Job(params, made_by, runtime, anywhere(path), addresses)
                 written: dict[str, str] = {}
                 with bar(total=passes[-1], desc="extract", unit=" images") as progress:
-                    for done in _carried_out(job, index, plans, layout, progress.update):
+                    filled = _carried_out(job, index, plans, layout, here, progress.update)
+                    for done in filled:
                         written |= done.written
                         clock.add(done.seconds)
                 _see_that_all_write_here(store, written)
@@ -142,8 +147,8 @@ def extract(
     }
 
 
-def _runtime() -> dict[str, str]:
-    if not elsewhere():
+def _runtime(here: bool) -> dict[str, str]:
+    if here:
         return backend.runtime()
     return next(each(backend.runtime, [()], ordered=True))
 
@@ -153,13 +158,14 @@ def _carried_out(
     index: pd.DataFrame,
     plans: Sequence[ShardPlan],
     layout: Layout,
+    here: bool,
     forwarded: Callable[[int], Any],
 ) -> Iterator[Filled]:
     def images(part: Sequence[ShardPlan]) -> pd.DataFrame:
         rows = [np.empty(0, np.int64), *(todo.forward for todo in part)]
         return index.iloc[np.concatenate(rows)]
 
-    if not elsewhere():
+    if here:
         # In one go: the network need not wait between shards.
         yield fill_shards(job, images(plans), plans, forwarded)
         return

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from cache.diff import relative_errors
 from cache.errors import DamagedError, StoreError
 from cache.plan import Source
-from cache.remote import filesystem_of
+from cache.publish import publish
+from cache.remote import filesystem_of, is_local
 from cache.store import FeatureStore
 from cache.verify import Finding, damaged_shards
 from pipeline.index import read_index
@@ -109,25 +110,33 @@ def repair(
     layout = store.layout
     as_it_was = {"address": None, "shard_rows": layout.shard_rows, "chunk_rows": layout.chunk_rows}
     same = params.model_copy(update={"store": params.store.model_copy(update=as_it_was)})
-    return extract(same, index, target, extra)
+    return extract(same, index, target, extra, here=True)  # by the machine that was just asked
 
 
-def repair_remote(store: FeatureStore, params: Params, findings: list[Finding]) -> dict[str, Any]:
-    """As `repair`, for a store at an fsspec address: only files that differ are sent there.
+def repair_there(store: FeatureStore, params: Params, findings: list[Finding]) -> dict[str, Any]:
+    """As `repair`, where others may rely on the store: at an address that pointers name.
 
-    The root's metadata, which notes the sha256 of all the others, goes last: an upload that was
-    cut off leaves a store that is still found damaged.
+    It is made aside, and takes the place of what is there if it is the very same store. Of an
+    object store only files that differ are sent; the root's metadata, which notes the sha256 of
+    all the others, goes last: what was cut off is still found damaged.
+
+    Raises:
+        StoreError: As `repair`; or what came of it is another store.
     """
     filesystem, root = filesystem_of(store.address)
     with TemporaryDirectory() as folder:
         local = Path(folder) / "features.zarr"
         summary = repair(store, params, findings, local)
-        digest = FeatureStore(local).attrs["digest"]
-        if store.metadata_fault() is None and digest != store.attrs["digest"]:
+        mended = FeatureStore(local)
+        digest = mended.attrs["digest"]
+        if digest != store.attrs.get("digest", digest):
             raise StoreError(
                 f"{store.address}: repairing it here would put another store in its place, which "
                 "others may rely on; publish one anew with `dvc repro -f extract`"
             )
+        if is_local(store.address):
+            publish(mended, Path(root))
+            return summary
         files = [path for path in local.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: path == local / "zarr.json"):
             there = f"{root}/{path.relative_to(local).as_posix()}"

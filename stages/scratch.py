@@ -58,7 +58,7 @@ def locked(folder: UPath) -> Iterator[None]:
             f"{folder}: another extraction is at work on these features; wait for it to end, or "
             "set FC7CACHE_SCRATCH to another folder"
         ) from error
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise StoreError(
             f"{folder}: cannot be written to; set FC7CACHE_SCRATCH to a folder that can"
         ) from error

@@ -13,6 +13,7 @@ from conftest import ROOT, Workspace
 from typer.testing import CliRunner, Result
 
 from cache.errors import StoreError
+from cache.pointer import write_pointer
 from cache.store import open_store
 from pipeline.archives import NAMES
 from pipeline.errors import InputError
@@ -90,6 +91,28 @@ def test_a_store_at_an_address_is_verified_and_repaired(here: Path) -> None:
     assert f"{address}: repaired" in fc7cache("repair", address).output
     assert {key: memory.cat_file(f"/bucket/features.zarr/{key}") for key in whole} == whole
     assert "sound" in fc7cache("verify", address).output
+
+
+def test_a_store_that_pointers_name_is_mended_as_it_was_or_left(finished: Workspace) -> None:
+    shared, store = finished.root.parent / "shared/features.zarr", finished.root / STORE
+    shared.parent.mkdir()
+    store.rename(shared)
+    whole = contents(shared)
+    write_pointer(store, str(shared), open_store(shared).attrs["digest"])
+    shutil.rmtree(finished.root / "scratch")
+    metadata = shared / "label/zarr.json"
+    metadata.write_text(metadata.read_text().replace('"attributes": {', '"attributes": {"x": 1'))
+    damaged = contents(shared)
+    assert damaged != whole
+    # As on another kind of machine: JAX rounds otherwise.
+    said = finished.run("stages", "repair", STORE, status=2, KERAS_BACKEND="jax")
+    assert "would put another store in its place, which others may rely on" in said
+    assert contents(shared) == damaged
+    # It is asked here, and so computes here: nobody else is.
+    said = finished.run("stages", "repair", STORE, FC7CACHE_WORKERS="tcp://127.0.0.1:1")
+    assert f"{STORE}: repaired; 290 images computed again" in said
+    assert contents(shared) == whole
+    assert "sound" in finished.run("stages", "verify", STORE)
 
 
 def test_verify_holds_the_store_against_the_index(here: Path) -> None:

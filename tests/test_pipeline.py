@@ -425,10 +425,10 @@ def test_changed_archives_cost_the_new_images_only(finished: Workspace, tmp_path
 
 
 MANY = """
-import stages.extract as extract
+from stages import extract, shards
 from stages.console import run
 
-extract.usual_workers = lambda: 5  # as on a machine with as many cores: processes
+shards.usual_workers = lambda: 5  # as on a machine with as many cores: processes
 
 if __name__ == "__main__":
     run(extract.main, "whole shards are kept")

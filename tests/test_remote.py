@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import Workspace
+from conftest import ROOT, Workspace
 from forge import Forge
 from ruamel.yaml import YAML
 from s3 import S3
@@ -113,6 +114,21 @@ def test_scratch_and_store_in_a_bucket_are_those_of_a_disk(
     again = forge.extract(far.root, index, **far.env)
     assert (again["forwarded"], again["reused"]) == (0, 290)
     assert json.loads(pointer.read_text()) == named
+
+
+def test_extracting_again_brings_back_what_was_lost_from_the_bucket(
+    far: Far, forge: Forge, index: pd.DataFrame, reference: dict[str, str]
+) -> None:
+    forge.extract(far.root, index, **far.env)
+    filesystem, bucket = fsspec.core.url_to_fs(far.bucket, use_listings_cache=False)
+    files = filesystem.find(f"{bucket}/published")
+    column = next(path for path in files if path.endswith("label/c/0"))
+    shard = next(path for path in files if path.endswith("fc7/c/2/0"))
+    filesystem.rm(column)
+    filesystem.pipe_file(shard, filesystem.cat_file(shard)[:10])
+    answer = forge.extract(far.root, index, **far.env)
+    assert (answer["status"], answer["forwarded"]) == (0, 0), answer["printed"]
+    assert same_as(far.files("published"), reference)
 
 
 def test_a_pointer_to_another_store_is_refused(far: Far, forge: Forge, index: pd.DataFrame) -> None:
@@ -307,6 +323,27 @@ def test_weights_that_want_credentials_are_passed_over(
     )
     assert f"passed over {s3}/w.npz" in said
     assert said.splitlines()[-1] == "conv1_W conv1_b"
+
+
+def test_scratch_that_is_a_file_is_told(far: Far, forge: Forge, index: pd.DataFrame) -> None:
+    (far.root / "taken").write_text("")
+    answer = forge.extract(far.root, index, FC7CACHE_SCRATCH="taken")
+    assert answer["status"] == 2
+    (line,) = [said for said in answer["printed"].splitlines() if said.startswith("error: ")]
+    assert "cannot be written to; set FC7CACHE_SCRATCH to a folder that can" in line
+    assert "Traceback" not in answer["printed"]
+
+
+def test_a_full_disk_is_no_object_store_that_does_not_answer() -> None:
+    code = (
+        "import os, s3fs\n"
+        "from stages.console import run\n"
+        "full = os.open('/dev/full', os.O_WRONLY)\n"
+        "run(lambda: os.write(full, b'x'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: disk: No space left on device; make room and run again\n"
 
 
 def test_scratch_of_an_unknown_kind_is_told(far: Far, forge: Forge, index: pd.DataFrame) -> None:
