@@ -127,6 +127,8 @@ class _StandInBase:
 
 
 def _child(request: dict[str, Any]) -> int:
+    from fsspec.config import conf, set_conf_env
+
     from cache.store import FeatureStore
     from cache.verify import verify
     from pipeline import backend
@@ -138,6 +140,7 @@ def _child(request: dict[str, Any]) -> int:
     root = Path(request["root"])
     os.chdir(root)
     os.environ.update({"FC7CACHE_SCRATCH": "scratch"} | request["env"])
+    set_conf_env(conf)  # as if started in this environment
     os.dup2(os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.dup2(1, 2)
     backend.runtime = lambda: {"device": "cpu", "backend": "none"}  # type: ignore[assignment]

@@ -200,9 +200,10 @@ def test_an_unsteady_line_changes_no_byte(
     reference: dict[str, str],
     s3_server: S3,
 ) -> None:
-    every = 20
+    every, impatient = 40, json.dumps({"config_kwargs": {"read_timeout": 0.5}})
     with unsteady(s3_server.address, lambda number, _: "" if number % every else kind) as line:
-        answer = forge.extract(far.root, index, **(far.env | {"AWS_ENDPOINT_URL": line.address}))
+        env = far.env | {"AWS_ENDPOINT_URL": line.address, "FSSPEC_S3": impatient}
+        answer = forge.extract(far.root, index, **env)
         given = line.given.count(kind)
     assert answer["status"] == 0, answer["printed"]
     assert given > 5
@@ -288,6 +289,7 @@ def test_two_at_once_in_one_bucket_make_the_same_store(
 ) -> None:
     beside = Far(new_root(tmp_path / "beside", drawn), far.bucket, s3_server.env)
     other = Forge()
+    other.extract(new_root(tmp_path / "warm", drawn), index.iloc[:16])  # so that both start at once
     with ThreadPoolExecutor() as pool:
         runs = [
             pool.submit(server.extract, run.root, index, **run.env)
@@ -296,6 +298,7 @@ def test_two_at_once_in_one_bucket_make_the_same_store(
     other.close()
     for run in runs:
         assert run.result()["status"] == 0, run.result()["printed"]
+        assert run.result()["forwarded"] > 0  # neither waited for the other
     assert same_as(far.files("scratch"), reference)
     assert same_as(far.files("published"), reference)
 
