@@ -16,7 +16,7 @@ test: $(READY) ## Lint, type-check, test.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 setup: $(READY) ## Set up the environment in .venv, and run nothing.
 

@@ -9,20 +9,35 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 from s3 import S3, serve_s3
 
 from stages.demo import checksums, draw_archives
 
+CLASSES = (1, 12, 14, 18, 38)
 ROOT = Path(__file__).resolve().parent.parent
+# Files that take longest begin first, so that none of them is left for the end.
+LONGEST = [
+    f"test_{name}.py"
+    for name in (
+        "pipeline", "remote", "workers", "selection", "machines", "doctor", "benchmarks", "real",
+        "own_graph", "out_of_core", "kills", "cli", "heads", "verify",
+    )
+]  # fmt: skip
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The three archives, with drawn signs of five classes: 200 training and 90 test images."""
     folder = tmp_path_factory.mktemp("archives")
-    draw_archives(folder, classes=(1, 12, 14, 18, 38))
+    draw_archives(folder, classes=CLASSES)
     return folder
 
 
@@ -121,9 +136,19 @@ def workspace(tmp_path: Path, drawn: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def _finished(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("finished") / "project").set_up(drawn)
-    workspace.printed = workspace.repro()
+def _finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workspace:
+    # It takes a minute: of processes that test side by side, the first makes it for all.
+    folder = tmp_path_factory.getbasetemp()
+    shared = (folder if worker_id == "master" else folder.parent) / "finished"
+    workspace, printed = Workspace(shared / "project"), shared / "printed.txt"
+    with FileLock(f"{shared}.lock"):
+        if not printed.exists():
+            archives = shared / "archives"
+            archives.mkdir(parents=True)
+            draw_archives(archives, classes=CLASSES)
+            workspace.set_up(archives)
+            printed.write_text(workspace.repro())
+    workspace.printed = printed.read_text()
     return workspace
 
 

@@ -39,6 +39,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> Workspace
     """A workspace whose features one process has made, with all of its heads' trials to come."""
     workspace = Workspace(tmp_path_factory.mktemp("workers") / "project").set_up(drawn)
     workspace.set("store", shard_rows=16, chunk_rows=16)
+    workspace.set("heads.softmax", epochs=4, learning_rate=[0.03, 0.1], seeds=[0])
     workspace.run("stages.prepare")
     workspace.run("stages.extract")
     return workspace
