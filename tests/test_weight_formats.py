@@ -192,6 +192,18 @@ def test_caffe_in_double_precision(tmp_path: Path) -> None:
     assert weights_digest(load(path)) == weights_digest(ARRAYS)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_caffenet_is_not_taken_for_alexnet(tmp_path: Path, legacy: bool) -> None:
+    path = write_caffemodel(tmp_path / "w.caffemodel", ARRAYS, legacy=legacy)
+    data = path.read_bytes()
+    norm, pool = (layer(name, [], legacy=legacy) for name in ("norm1", "pool1"))
+    path.write_bytes(data + norm + pool)
+    assert weights_digest(load(path)) == weights_digest(ARRAYS)
+    path.write_bytes(data + pool + norm)
+    with pytest.raises(InputError, match=r"expected AlexNet, got CaffeNet .*; take bvlc_alexnet"):
+        load(path)
+
+
 def claiming(*dims: int) -> bytes:
     """A blob that holds one number and says this of its shape."""
     return message(7, message(1, b"".join(map(varint, dims)))) + message(5, bytes(4))
