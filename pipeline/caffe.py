@@ -66,7 +66,7 @@ def read_caffemodel(path: Path, wanted: Container[str]) -> dict[str, Any]:
             for part, blob in zip("Wb", layer.blobs, strict=False):
                 name = f"{layer.name.decode(errors='replace')}_{part}"
                 if name in arrays:
-                    raise ValueError(f"{name} is there twice")
+                    raise ValueError(f"{name[:60]!a} is there twice")
                 arrays[name] = channels_last(name, _array(name, blob)) if name in wanted else None
     except (DecodeError, ValueError, MemoryError) as error:
         raise InputError(f"{path}: expected a network saved by Caffe, got {error}") from error

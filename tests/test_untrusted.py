@@ -4,6 +4,8 @@ import io
 import json
 import stat
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -13,15 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+from stores import columns_for, make_store
+from typer.testing import CliRunner
 
+from cache.spec import Layout
 from pipeline import archives
 from pipeline.archives import NAMES, Archive
 from pipeline.errors import InputError
 from pipeline.saved import load_head
 from pipeline.signs import index_images
 from pipeline.weights import load_weights
+from stages.__main__ import app
 from stages.demo import draw_archives
 
 
@@ -183,3 +190,33 @@ def test_whatever_bit_is_flipped_no_other_arrays_come_of_it(tmp_path: Path, entr
 def test_the_limit_of_numpy_is_what_refuses_it() -> None:
     with pytest.raises((MemoryError, ValueError)):
         np.load(io.BytesIO(absurd()))
+
+
+HOSTILE = "\x1b]0;owned\x07\n"
+
+
+def test_a_strangers_store_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    layout, stores = Layout(21, {f"fc6{HOSTILE}": 3, "fc7": 5}), [tmp_path / "a", tmp_path / "b"]
+    for path in stores:
+        columns = columns_for(layout.rows) | {f"x{HOSTILE}": np.arange(21) + len(path.name)}
+        columns["split"] = np.array([f"train{HOSTILE}"] * 21)
+        columns["image_id"] = np.array([f"{path.name}{HOSTILE}{row // 2 * 2}" for row in range(21)])
+        made_by = {"weights": f"{path.name}{HOSTILE}", "layers": [f"fc6{HOSTILE}"]}
+        make_store(path, layout, columns=columns, made_by=made_by)
+    for args in (["info", "a"], ["diff", "a", "b"]):
+        said = CliRunner().invoke(app, [args[0], *(str(tmp_path / name) for name in args[1:])])
+        assert said.exit_code == (args[0] == "diff"), said.output
+        assert said.output.count(r"\x1b]0;owned\x07\n") > 3
+        assert "\x1b" not in said.output
+
+
+@pytest.mark.parametrize("error", ["InputError", "StoreError", "DamagedError"])
+def test_no_error_can_steer_a_terminal(error: str) -> None:
+    code = (
+        "from cache.errors import *\nfrom pipeline.errors import *\n"
+        "from stages.console import run\n"
+        f"def main(): raise {error}({HOSTILE!r})\n"
+        "run(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "error: \\x1b]0;owned\\x07\\n\n"
