@@ -9,18 +9,29 @@ from pathlib import PurePath
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from pipeline.errors import InputError
 from pipeline.views import Box
 
 # What is read. Of the many formats that Pillow knows, some start programs: EPS does Ghostscript.
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
-# What Pillow raises for bytes that are not what was written; the last two, for EXIF that is not.
+# What Pillow raises for bytes that are not what was written; from struct.error on, for tags.
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error,
-    TypeError,
+    TypeError, AttributeError, OverflowError,
 )  # fmt: skip
+# EXIF's orientation to what turns the picture upright. Pillow's own exif_transpose also writes
+# the tags anew, which fails for one whose kind is not what it should be.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +75,9 @@ def decode(data: bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            ImageOps.exif_transpose(image, in_place=True)
             rgb = image.convert("RGB")
+            # Only now: a PNG may have its tags behind the pixels, and Pillow turns a TIFF itself.
+            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _UNREADABLE as error:
         raise InputError(
             f"{name}: expected an image ({', '.join(FORMATS)}), got {error}"
@@ -76,7 +88,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise InputError(
             f"{name}: {image.mode} pixels; expected 8 bits a channel; convert it first"
         )
-    return rgb
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def cropped(image: Image.Image, box: Box) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import random
+import struct
 from pathlib import Path
 
 import cv2
@@ -186,6 +187,31 @@ def test_damaged_tags_are_told_or_passed_over() -> None:
             except InputError:
                 told += 1
         assert told < 300
+
+
+def tagged(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF, little-endian: tag, kind, count and four bytes of value of each entry."""
+    body = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
+def test_a_tag_of_text_that_is_a_number_spoils_no_photo(format_: str) -> None:
+    # ImageDescription as a rational (kind 5), of the eight bytes at the start.
+    exif = tagged((0x010E, 5, 1, bytes(4)), (0x0112, 3, 1, struct.pack("<HH", 6, 0)))
+    image = Image.fromarray(noise(6, 9))
+    turned = decode(saved(image, format_, exif=exif), "x")
+    plain = np.asarray(decode(saved(image, format_), "x"))
+    np.testing.assert_array_equal(turned, UPRIGHT[5](plain))
+
+
+def test_a_tiff_whose_pixels_lie_nowhere_is_told() -> None:
+    data = bytearray(saved(Image.fromarray(noise(6, 9)), "TIFF"))
+    # The strip's offset (tag 273) becomes a number of eight bytes, which lies at the file's end.
+    place = data.index(struct.pack("<HHI", 273, 4, 1))
+    data[place : place + 12] = struct.pack("<HHII", 273, 16, 1, len(data))
+    with pytest.raises(InputError, match=r"^x: expected an image \(PNG, .*got .*int"):
+        decode(bytes(data) + b"\xff" * 8, "x")
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
