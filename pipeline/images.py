@@ -3,6 +3,8 @@
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -18,9 +20,12 @@ from pipeline.views import Box
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
 # What Pillow raises for bytes that are not what was written; from struct.error on, for tags.
 _UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error,
-    TypeError, AttributeError, OverflowError,
+    OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError,
+    Image.DecompressionBombWarning, struct.error, TypeError, AttributeError, OverflowError,
 )  # fmt: skip
+# Once and for all: `decode` runs in threads, and a filter cannot be set for one of them. Where
+# something else has made the warning an error, it is caught as one.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 # EXIF's orientation to what turns the picture upright. Pillow's own exif_transpose also writes
 # the tags anew, which fails for one whose kind is not what it should be.
 _UPRIGHT = {
@@ -71,24 +76,34 @@ def decode(data: bytes, name: str) -> Image.Image:
         InputError: Not an image, cut short, of more than 8 bits a channel, or too large to be a
             photo.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            rgb = image.convert("RGB")
-            # Only now: a PNG may have its tags behind the pixels, and Pillow turns a TIFF itself.
-            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _UNREADABLE as error:
+    with _told(name):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
         raise InputError(
-            f"{name}: expected an image ({', '.join(FORMATS)}), got {error}"
-        ) from error
-    except Image.DecompressionBombWarning as error:
-        raise InputError(f"{name}: expected a photo, got {error}") from error
+            f"{name}: expected a photo of at most {most:,} pixels, got {image.width} x "
+            f"{image.height}, which could be a decompression bomb"
+        )
+    with _told(name):
+        rgb = image.convert("RGB")
+        # Only now: a PNG may have its tags behind the pixels, and Pillow turns a TIFF itself.
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if image.mode[0] in "IF":  # of I;16, I and F all above 255 has become white
         raise InputError(
             f"{name}: {image.mode} pixels; expected 8 bits a channel; convert it first"
         )
     return rgb if turn is None else rgb.transpose(turn)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Whatever Pillow raises, told in one line."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{name}: expected an image ({', '.join(FORMATS)}), got {error}"
+        ) from error
 
 
 def cropped(image: Image.Image, box: Box) -> NDArray[np.uint8]:

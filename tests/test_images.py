@@ -5,11 +5,16 @@ import io
 import os
 import random
 import struct
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -212,6 +217,44 @@ def test_a_tiff_whose_pixels_lie_nowhere_is_told() -> None:
     data[place : place + 12] = struct.pack("<HHII", 273, 16, 1, len(data))
     with pytest.raises(InputError, match=r"^x: expected an image \(PNG, .*got .*int"):
         decode(bytes(data) + b"\xff" * 8, "x")
+
+
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_bombs_are_refused_in_every_thread(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    good, large, larger = (
+        saved(Image.new("L", size), "PPM") for size in [(9, 9), (9, 12), (9, 99)]
+    )
+
+    def look(number: int) -> bool:
+        if number % 3:
+            with pytest.raises(InputError, match=r"^x: expected .* decompression bomb"):
+                decode(large if number % 3 == 1 else larger, "x")
+            return True
+        return decode(good, "x").size == (9, 9)
+
+    usual = sys.getswitchinterval()
+    with warnings.catch_warnings(), ThreadPoolExecutor(16) as pool:
+        warnings.simplefilter(action, Image.DecompressionBombWarning)  # type: ignore[arg-type]
+        try:
+            sys.setswitchinterval(1e-6)  # so that threads get in each other's way
+            assert all(pool.map(look, range(3000)))
+        finally:
+            sys.setswitchinterval(usual)
+
+
+def test_a_large_image_gives_one_line_and_no_warning_beside_it() -> None:
+    code = (
+        "from pipeline.images import decode\n"
+        "try: decode(b'P6 11000 11000 255\\n', 'x')\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == (
+        "x: expected a photo of at most 89,478,485 pixels, got 11000 x 11000, which could be a "
+        "decompression bomb\n"
+    )
+    assert done.stderr == ""
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
