@@ -11,7 +11,7 @@ from pathlib import PurePath
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from pipeline.errors import InputError
 from pipeline.views import Box
@@ -26,6 +26,7 @@ _UNREADABLE = (
 # Once and for all: `decode` runs in threads, and a filter cannot be set for one of them. Where
 # something else has made the warning an error, it is caught as one.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+_BITS = ExifTags.Base.BitsPerSample
 # EXIF's orientation to what turns the picture upright. Pillow's own exif_transpose also writes
 # the tags anew, which fails for one whose kind is not what it should be.
 _UPRIGHT = {
@@ -78,21 +79,37 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     with _told(name):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        deep = _is_deep(image)
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and image.width * image.height > most:
         raise InputError(
             f"{name}: expected a photo of at most {most:,} pixels, got {image.width} x "
             f"{image.height}, which could be a decompression bomb"
         )
+    if deep:  # which Pillow would make white, or cut to the upper 8 bits
+        raise InputError(
+            f"{name}: expected 8 bits a channel, got more ({image.mode} pixels); convert it first"
+        )
     with _told(name):
         rgb = image.convert("RGB")
         # Only now: a PNG may have its tags behind the pixels, and Pillow turns a TIFF itself.
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    if image.mode[0] in "IF":  # of I;16, I and F all above 255 has become white
-        raise InputError(
-            f"{name}: {image.mode} pixels; expected 8 bits a channel; convert it first"
-        )
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether a channel has more than 8 bits, in an image that is opened and not yet loaded."""
+    # A TIFF says so itself; of each plane by itself its raw mode does not.
+    if image.mode[0] in "IF" or max(getattr(image, "tag_v2", {}).get(_BITS, (8,))) > 8:
+        return True
+    for decoder, _, _, args in image.tile:
+        match decoder, args:
+            case (("ppm" | "ppm_plain"), (str(), int(largest))):
+                return largest > 255
+            # "RGB;16B" has 16 bits a channel, "BGR;16" in all.
+            case _, (str(raw) | (str(raw), *_)) if raw.endswith((";16B", ";16L", ";16N")):
+                return True
+    return False
 
 
 @contextmanager
