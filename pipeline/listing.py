@@ -102,7 +102,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, by name; without what is hidden or an operating system's own.
 
     Raises:
-        InputError: It is gone or cannot be read, or a name in it cannot be printed.
+        InputError: It is gone or cannot be read, a name in it cannot be printed, or a link in it
+            leads in a circle.
     """
     try:
         with os.scandir(folder) as found:
@@ -115,6 +116,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             raise InputError(
                 f"{folder}: {entry.name!a}: a name that cannot be printed; give it another"
             )
+        try:
+            entry.is_dir()  # whose answer is kept
+        except OSError as error:  # links in a circle
+            raise InputError(
+                f"{entry.path}: expected an image or a folder, got {error.strerror}; remove it"
+            ) from error
     return entries
 
 

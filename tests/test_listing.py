@@ -86,6 +86,15 @@ def test_a_folder_that_is_gone_or_is_none_is_told(tmp_path: Path, name: str) -> 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("place", ["x", "cat/x.png", "cat/tom/x.png"])
+def test_a_link_to_itself_is_told(tmp_path: Path, place: str) -> None:
+    touched(tmp_path, "cat/tom/1.png", "dog/1.png")
+    (tmp_path / place).symlink_to(tmp_path / place)
+    with pytest.raises(InputError, match=rf"{place}: expected an image or a folder, got ") as error:
+        list_folder(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def written(folder: Path, text: str | bytes) -> Path:
     path = folder / "list.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
