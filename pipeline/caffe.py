@@ -55,7 +55,7 @@ def read_caffemodel(path: Path, wanted: Container[str]) -> dict[str, Any]:
 
     Raises:
         InputError: No message, none of a network with weights, or a blob whose shape is not that
-            of its numbers.
+            of its numbers; CaffeNet.
     """
     net = _net_parameter()()
     try:
@@ -66,12 +66,19 @@ def read_caffemodel(path: Path, wanted: Container[str]) -> dict[str, Any]:
             for part, blob in zip("Wb", layer.blobs, strict=False):
                 name = f"{layer.name.decode(errors='replace')}_{part}"
                 if name in arrays:
-                    raise ValueError(f"{name} is there twice")
+                    raise ValueError(f"{name[:60]!a} is there twice")
                 arrays[name] = channels_last(name, _array(name, blob)) if name in wanted else None
     except (DecodeError, ValueError, MemoryError) as error:
         raise InputError(f"{path}: expected a network saved by Caffe, got {error}") from error
     if not arrays:
         raise InputError(f"{path}: expected a network saved by Caffe, got no layer with weights")
+    # CaffeNet's names and shapes are those of AlexNet; only the order of its layers tells.
+    order = [layer.name for layer in (*net.layers, *net.layer)]
+    if b"pool1" in order and b"norm1" in order[order.index(b"pool1") :]:
+        raise InputError(
+            f"{path}: expected AlexNet, got CaffeNet (pool1 comes before norm1), which is another "
+            "network; take bvlc_alexnet.caffemodel"
+        )
     return arrays
 
 

@@ -3,24 +3,41 @@
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageFile
 
 from pipeline.errors import InputError
 from pipeline.views import Box
 
 # What is read. Of the many formats that Pillow knows, some start programs: EPS does Ghostscript.
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "GIF", "TIFF", "WEBP")
-# What Pillow raises for bytes that are not what was written; the last two, for EXIF that is not.
+# What Pillow raises for bytes that are not what was written; from struct.error on, for tags.
 _UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error,
-    TypeError,
+    OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError,
+    Image.DecompressionBombWarning, struct.error, TypeError, AttributeError, OverflowError,
 )  # fmt: skip
+# Once and for all: `decode` runs in threads, and a filter cannot be set for one of them. Where
+# something else has made the warning an error, it is caught as one.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+_BITS = ExifTags.Base.BitsPerSample
+# EXIF's orientation to what turns the picture upright. Pillow's own exif_transpose also writes
+# the tags anew, which fails for one whose kind is not what it should be.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -60,23 +77,50 @@ def decode(data: bytes, name: str) -> Image.Image:
         InputError: Not an image, cut short, of more than 8 bits a channel, or too large to be a
             photo.
     """
+    with _told(name):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        deep = _is_deep(image)
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise InputError(
+            f"{name}: expected a photo of at most {most:,} pixels, got {image.width} x "
+            f"{image.height}, which could be a decompression bomb"
+        )
+    if deep:  # which Pillow would make white, or cut to the upper 8 bits
+        raise InputError(
+            f"{name}: expected 8 bits a channel, got more ({image.mode} pixels); convert it first"
+        )
+    with _told(name):
+        rgb = image.convert("RGB")
+        # Only now: a PNG may have its tags behind the pixels, and Pillow turns a TIFF itself.
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether a channel has more than 8 bits, in an image that is opened and not yet loaded."""
+    # A TIFF says so itself; of each plane by itself its raw mode does not.
+    if image.mode[0] in "IF" or max(getattr(image, "tag_v2", {}).get(_BITS, (8,))) > 8:
+        return True
+    for decoder, _, _, args in image.tile:
+        match decoder, args:
+            case (("ppm" | "ppm_plain"), (str(), int(largest))):
+                return largest > 255
+            # "RGB;16B" has 16 bits a channel, "BGR;16" in all.
+            case _, (str(raw) | (str(raw), *_)) if raw.endswith((";16B", ";16L", ";16N")):
+                return True
+    return False
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Whatever Pillow raises, told in one line."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            ImageOps.exif_transpose(image, in_place=True)
-            rgb = image.convert("RGB")
+        yield
     except _UNREADABLE as error:
         raise InputError(
             f"{name}: expected an image ({', '.join(FORMATS)}), got {error}"
         ) from error
-    except Image.DecompressionBombWarning as error:
-        raise InputError(f"{name}: expected a photo, got {error}") from error
-    if image.mode[0] in "IF":  # of I;16, I and F all above 255 has become white
-        raise InputError(
-            f"{name}: {image.mode} pixels; expected 8 bits a channel; convert it first"
-        )
-    return rgb
 
 
 def cropped(image: Image.Image, box: Box) -> NDArray[np.uint8]:

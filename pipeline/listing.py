@@ -51,13 +51,15 @@ def list_folder(root: Path) -> list[Listed]:
         InputError: Anything but images where they are expected; folders too deep; no class
             folders; parts other than train and test.
     """
-    names = [entry.name for entry in _entries(root) if entry.is_dir()]
+    entries = _entries(root)
+    names = [entry.name for entry in entries if entry.is_dir()]
     if names and {name.lower() for name in names} <= _PARTS:
         if set(names) != set(SPLITS):
             raise InputError(
                 f"{root}: expected the folders train and test, got {' and '.join(names)}; images "
                 "to validate on belong to train, of which validation is drawn by group"
             )
+        _check_no_image(entries, f"{root}/train/CLASS/image")
         return [
             image for split in SPLITS for image in _of_classes(root / split, f"{split}/", split)
         ]
@@ -71,13 +73,17 @@ def list_folder(root: Path) -> list[Listed]:
 
 
 def _of_classes(folder: Path, prefix: str, split: str) -> Iterator[Listed]:
-    for entry in _entries(folder):
+    entries = _entries(folder)
+    _check_no_image(entries, f"{folder}/CLASS/image")
+    for entry in entries:
         if entry.is_dir():
             yield from _of_class(Path(entry), f"{prefix}{entry.name}", entry.name, split)
-        elif named_as_image(entry.name):
-            raise InputError(
-                f"{entry.path}: an image outside of any class; expected {folder}/CLASS/image"
-            )
+
+
+def _check_no_image(entries: list[os.DirEntry[str]], expected: str) -> None:
+    for entry in entries:
+        if named_as_image(entry.name) and not entry.is_dir():
+            raise InputError(f"{entry.path}: an image outside of any class; expected {expected}")
 
 
 def _of_class(folder: Path, member: str, label: str, split: str) -> Iterator[Listed]:
@@ -87,7 +93,9 @@ def _of_class(folder: Path, member: str, label: str, split: str) -> Iterator[Lis
         if not entry.is_dir():
             yield Listed(_image(entry, member), label, "", split, None)
             continue
-        for inner in _entries(Path(entry)):
+        if not (images := _entries(Path(entry))):
+            raise InputError(f"{entry.path}: no images of this group; add some, or remove it")
+        for inner in images:
             if inner.is_dir():
                 raise InputError(
                     f"{inner.path}: a folder inside a group; expected images, as in "
@@ -102,7 +110,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, by name; without what is hidden or an operating system's own.
 
     Raises:
-        InputError: It is gone or cannot be read, or a name in it cannot be printed.
+        InputError: It is gone or cannot be read, a name in it cannot be printed, or a link in it
+            leads in a circle.
     """
     try:
         with os.scandir(folder) as found:
@@ -115,6 +124,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             raise InputError(
                 f"{folder}: {entry.name!a}: a name that cannot be printed; give it another"
             )
+        try:
+            entry.is_dir()  # whose answer is kept
+        except OSError as error:  # links in a circle
+            raise InputError(
+                f"{entry.path}: expected an image or a folder, got {error.strerror}; remove it"
+            ) from error
     return entries
 
 

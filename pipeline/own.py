@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pipeline.classes import Classes
 from pipeline.contents import Progress, check_region, indexed, looked_at
 from pipeline.errors import InputError
 from pipeline.folder import Folder
 from pipeline.listing import REGION, Listed, list_csv, list_folder
+
+_WHAT_IS_A_GROUP = "an image without a group is its own; groups that share an image are one"
 
 
 def index_own(
@@ -43,9 +47,8 @@ def index_own(
         region = row.region or (0, 0, size[0] - 1, size[1] - 1)
         check_region(region, size, f"{folder.path}: {row.member}")
         seen[row.member] = size, region, digest
-    if not listed[0].split:
-        whole = copies_together(listed, {member: found[2] for member, found in seen.items()})
-        table, classes = numbered(whole, str(source), test_fraction)
+    whole = copies_together(listed, {member: found[2] for member, found in seen.items()})
+    table, classes = numbered(whole, str(source), test_fraction)
     sizes, regions, digests = zip(*(seen[member] for member in table["member"]), strict=True)
     table[["width", "height"]] = np.array(sizes)
     table[list(REGION)] = np.array(regions)
@@ -53,20 +56,27 @@ def index_own(
 
 
 def copies_together(listed: Sequence[Listed], digest: Mapping[str, str]) -> list[Listed]:
-    """With one group for images of the same bytes and label, where none is given.
+    """With one group for images of the same bytes, label and split, whatever groups they named.
 
-    So that a draw does not test, or validate, on what was trained on.
+    So that no draw tests, or validates, on what was trained on. Groups that share an image become
+    one, of the name that comes first.
 
     Args:
-        listed: Images.
+        listed: Images, in any order, which makes no difference; each group on one side.
         digest: Of their bytes, by ``member``.
     """
-    alone = sorted((image for image in listed if not image.group), key=_place)
-    # Its own for one image alone, so that a copy added later moves no image.
-    first = {(digest[image.member], image.label): _key(image) for image in reversed(alone)}
+    group = [_key(image) for image in listed]
+    copies = [(digest[image.member], image.label, image.split) for image in listed]
+    # Named groups first, so that a copy that joins one moves none of its images.
+    names = sorted(set(group), key=lambda name: (name[0] == "\0", natural(name)))
+    place: dict[object, int] = {node: k for k, node in enumerate([*names, *set(copies)])}
+    ends = [place[name] for name in group], [place[copy] for copy in copies]
+    ties = coo_array((np.ones(len(listed)), ends), shape=(len(place), len(place)))
+    _, part = connected_components(ties, directed=False)
+    first = {part[place[name]]: name for name in reversed(names)}
     return [
-        image if image.group else image._replace(group=first[digest[image.member], image.label])
-        for image in listed
+        image._replace(group=first[part[place[name]]])
+        for image, name in zip(listed, group, strict=True)
     ]
 
 
@@ -190,14 +200,14 @@ def _check_groups(
         if drawn and train + test < 3:
             raise InputError(
                 f"{where}: class {name!r} has {train + test} groups of images; expected at least "
-                "three, to train, validate and test on (an image without a group is its own; equal "
-                "ones are one)"
+                f"three, to train, validate and test on ({_WHAT_IS_A_GROUP})"
             )
         if train < 2 or (drawn and not test):
             raise InputError(
                 f"{where}: class {name!r} has {train} groups to train on and {test} to test on; "
                 "expected two to train on, as one is held out for validation"
                 + (", and one to test on; choose another prepare.test_fraction" if drawn else "")
+                + f" ({_WHAT_IS_A_GROUP})"
             )
     if (tested := sum(side == "test" for side in sides.values())) < 2:
         raise InputError(

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from pipeline.errors import UNREADABLE_NPZ, InputError
 from pipeline.head import Head
 from pipeline.heads import KINDS
+from pipeline.npz import read_npz
 
 
 def settings_of(head: Head) -> dict[str, Any]:
@@ -56,16 +57,14 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
         head: Head = TypeAdapter(KINDS[document["kind"]]).validate_json(settings)
         head.temperature_, head.history_ = float(document["temperature"]), []
         facts = document["facts"]
-        with (
-            (folder / "arrays.npz").open("rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            head.restore(dict(arrays))
+        path = folder / "arrays.npz"
+        # np.savez compresses nothing, so arrays cannot be larger than their file.
+        head.restore(read_npz(path, path.stat().st_size))
     except FileNotFoundError as error:
         raise InputError(
             f"{folder}: no trained head ({error.filename} is missing); run `dvc repro`"
         ) from error
     except (KeyError, *UNREADABLE_NPZ) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:300]
         raise InputError(f"{folder}: not a saved head: {reason}; run `dvc repro`") from error
     return head, facts

@@ -75,7 +75,7 @@ def _read_zip(file: BinaryIO, wanted: set[str]) -> dict[str, Any]:
             # PyTorch compresses nothing, so no member can be larger than the file.
             info = archive.getinfo(name)
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
-                raise ValueError(f"{name} compressed, or of {info.file_size:,} bytes")
+                raise ValueError(f"{name[:60]!a} compressed, or of {info.file_size:,} bytes")
             return archive.read(info)
 
         names = archive.namelist()

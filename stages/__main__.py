@@ -21,7 +21,7 @@ from pipeline.index import index_blocks
 from pipeline.scaling import Kind
 from stages import predict as images
 from stages import trials
-from stages.console import bar, run
+from stages.console import bar, printable, run
 from stages.convert import convert_weights
 from stages.doctor import examine
 from stages.extract import columns_of
@@ -123,12 +123,12 @@ def info(store: Store, as_json: Json = False) -> None:
     print(f"{store}\n")
     splits, counts = np.unique(opened.column("split"), return_counts=True)
     parts = ", ".join(f"{n:,} {split}" for split, n in zip(splits, counts, strict=True))
-    print(f"rows         {layout.rows:,} ({parts})")
+    print(f"rows         {layout.rows:,} ({printable(parts)})")
     print(f"on disk      {nbytes / 1e6:,.1f} MB in {len(layout.shards)} shards a layer")
     print(f"dtype        {layout.dtype}")
     print(f"fingerprint  {opened.fingerprint}")
     for part, value in opened.made_by.items():
-        print(f"  {part:<14} {', '.join(value) if isinstance(value, list) else value}")
+        print(printable(f"  {part:<14} {', '.join(value) if isinstance(value, list) else value}"))
     for name, layer in layers.items():
         print(f"\n{layer_text(name, layer)}")
 
@@ -170,7 +170,7 @@ def verify(
         for layer, error in errors.items():
             print(f"{layer}: {n} images recomputed, largest relative error {error:.1e}")
         for problem in problems:
-            print(f"found: {problem}")
+            print(f"found: {printable(problem)}")
         if not problems:
             print(
                 f"{store}: sound; {opened.layout.rows:,} rows, "
@@ -211,8 +211,8 @@ def repair(store: Store = str(STORE)) -> None:
         return
     for finding in found:
         print(f"found: {finding.problem}")
-    named_by_others = opened.address != store  # it was a pointer that was given
-    if (path := local_path(opened.address)) is not None and not named_by_others:
+    # Where a pointer led, or at an address, others may rely on it.
+    if opened.address == store and (path := local_path(store)) is not None:
         summary = repair_store(opened, load_params(), found, path)
     else:
         summary = repair_there(opened, load_params(), found)

@@ -1,14 +1,12 @@
 """What ``train`` and ``study`` left behind of one head, read for the comparison."""
 
-import zipfile
-import zlib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import InputError
+from pipeline.errors import UNREADABLE_NPZ, InputError
 from pipeline.results import HeadResult, Leak
 from pipeline.scores import Share, share_by_track
 from stages.files import read_json
@@ -47,7 +45,7 @@ class Answers:
             raise InputError(
                 f"{path}: of other images than data/index.csv; run `dvc repro`"
             ) from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except UNREADABLE_NPZ as error:
             raise InputError(f"{path}: is damaged ({error}); run `dvc repro`") from error
         self.validation_right = self.validation_proba.argmax(axis=1) == self.validation["label"]
         self.test_right = self.test_proba[0].argmax(axis=1) == self.test["label"]

@@ -28,6 +28,14 @@ _DISK = {
 bar = partial(tqdm, disable=None, dynamic_ncols=True, leave=False)
 
 
+def printable(text: str) -> str:
+    """Text without what a terminal or a page would obey or hide: control characters and such.
+
+    Names in and of files may hold anything, and bytes that are no UTF-8 cannot even be printed.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def say(line: str) -> None:
     """Print a line at once, so that DVC's own lines stay in order around it."""
     print(line, flush=True)
@@ -40,7 +48,7 @@ def warn(line: str) -> None:
 
 def out_of_reach(error: Exception) -> NoReturn:
     """End, as an object store failed a request."""
-    reason = " ".join(str(error).split())
+    reason = printable(" ".join(str(error).split()))
     print(
         f"error: an object store does not answer ({reason}); what it holds is kept: check the "
         "network and the credentials, and run again",
@@ -66,10 +74,10 @@ def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
     try:
         status = main()
     except DamagedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
     except (InputError, StoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         # Of a client in use, and of no file; "permission denied" may be a bucket's answer.

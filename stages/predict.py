@@ -23,10 +23,10 @@ from pipeline.saved import load_head
 from pipeline.thumbnails import Thumbnails, thumbnail
 from pipeline.views import view_name
 from stages.base import FrozenBase, load_base
-from stages.console import bar
+from stages.console import bar, printable
 from stages.params import Params
 from stages.places import MODELS, STORE, THUMBNAILS, TRAINING
-from stages.text import SEEDED, printable
+from stages.text import SEEDED
 
 TOP = 5
 SHOWN_PX = 320  # longest side of an image on the page

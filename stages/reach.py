@@ -3,10 +3,11 @@
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -181,7 +182,7 @@ def remotes(settings: Mapping[str, Any], needed: bool) -> list[Finding]:
 
 
 def reached(about: str, address: str, ask: Callable[[], T], remedy: str) -> T | Finding:
-    """What an object store answers, or else a finding that it does not.
+    """What an object store answers, or else a finding that it does not, or not in time.
 
     Args:
         about: What is asked for, for the finding.
@@ -189,11 +190,30 @@ def reached(about: str, address: str, ask: Callable[[], T], remedy: str) -> T | 
         ask: Asks.
         remedy: What to do if there is no answer.
     """
+    answered = _asked(ask)
+    if not wait([answered], _REMOTE_TIMEOUT_S).done:
+        return Finding(
+            about, "problem", f"{address}: no answer within {_REMOTE_TIMEOUT_S} s", remedy
+        )
     try:
-        return ask()
+        return answered.result()
     except _faults() as error:  # only now are the clients known that were loaded for it
         reason = " ".join(str(error).split())
         return Finding(about, "problem", f"{address}: cannot be reached ({reason})", remedy)
+
+
+def _asked(ask: Callable[[], T]) -> Future[T]:
+    """What it will answer; asked in a thread that, unlike a pool's, is left behind at the end."""
+    future: Future[T] = Future()
+
+    def settle() -> None:
+        try:
+            future.set_result(ask())
+        except BaseException as error:  # whoever waits is to see it
+            future.set_exception(error)
+
+    Thread(target=settle, daemon=True).start()
+    return future
 
 
 def _faults() -> tuple[type[Exception], ...]:

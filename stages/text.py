@@ -5,18 +5,11 @@ from typing import Any
 
 from cache.describe import LayerStatistics
 from cache.diff import Difference
+from stages.console import printable
 from stages.finding import Finding
 from stages.scratch import Entry
 
 SEEDED = "This comes of seeded (stand-in) weights: it says nothing about the real network."
-
-
-def printable(text: str) -> str:
-    """Text without what a terminal or a page would obey or hide: control characters and such.
-
-    Names of files may hold anything, and bytes that are no UTF-8 cannot even be printed.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def layer_text(name: str, layer: LayerStatistics) -> str:
@@ -24,7 +17,8 @@ def layer_text(name: str, layer: LayerStatistics) -> str:
     tallest = max(max(layer.histogram), 1)
     bars = "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // tallest)] for count in layer.histogram)
     return (
-        f"{name}: {layer.features:,} features, {layer.dead:,} of them zero in every row\n"
+        f"{printable(name)}: {layer.features:,} features, {layer.dead:,} of them zero in every "
+        f"row\n"
         f"  {layer.nbytes / 1e6:,.1f} MB on disk, {layer.ratio:.2f} times smaller than in memory\n"
         f"  mean {layer.mean:.4g}, deviation {layer.deviation:.4g}, {100 * layer.zero:.1f} % zero\n"
         f"  non-zero values: {layer.low:.4g} {bars} {layer.high:.4g}"
@@ -46,24 +40,24 @@ def print_answer(answer: Mapping[str, Any], what: str, notices: Sequence[str]) -
 
 def print_difference(result: Difference, rtol: float) -> None:
     """What differs, most telling first; the last line says whether anything does."""
-    for part, (left, right) in result.made_by.items():
-        print(f"{part}: {left} in A, {right} in B")
+    lines = [f"{part}: {left} in A, {right} in B" for part, (left, right) in result.made_by.items()]
     for side, ids in (("A", result.only_a), ("B", result.only_b)):
         if ids:
-            print(f"only in {side}: {len(ids)} images, the first is {ids[0]}")
+            lines.append(f"only in {side}: {len(ids)} images, the first is {ids[0]}")
     for side, names in (("A", result.layers_only_a), ("B", result.layers_only_b)):
         if names:
-            print(f"only in {side}: layers {', '.join(names)}")
-    for column, count in result.columns.items():
-        print(f"column {column}: {count} images differ")
+            lines.append(f"only in {side}: layers {', '.join(names)}")
+    lines += [f"column {column}: {count} images differ" for column, count in result.columns.items()]
     for name, layer in result.layers.items():
-        print(f"{name}: {layer.identical:,} of {layer.rows:,} shared rows are identical")
+        lines.append(f"{name}: {layer.identical:,} of {layer.rows:,} shared rows are identical")
         if layer.identical < layer.rows:
-            print(
+            lines.append(
                 f"  largest relative error {layer.largest:.2e} ({layer.largest_at}), largest "
                 f"difference of a feature {layer.largest_absolute:.2e}; "
                 f"{layer.beyond:,} rows beyond {rtol:g}"
             )
+    for line in lines:  # with names that a stranger's store may have
+        print(printable(line))
     print("different" if result.found else "equal")
 
 

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,40 @@ def test_a_store_and_scratch_that_do_not_answer(
         about = "store" if address is STORE else "scratch"
         silent = f"{about} problem {address}: cannot be reached (Could not connect to the endpoint"
         assert silent in said
+
+
+def test_a_store_that_never_answers_is_told_in_time_and_left_behind() -> None:
+    code = (
+        "from stages import reach\n"
+        "reach._REMOTE_TIMEOUT_S = 2\n"
+        "print(reach.scratch('s3://bucket/scratch').text)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+        address = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        env = os.environ | dict.fromkeys(names, "testing") | address | {"NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
+    assert done.stdout == "s3://bucket/scratch: no answer within 2 s\n"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_store_cannot_raise_is_no_finding() -> None:
+    def ask() -> bool:
+        raise AssertionError("a bug")
+
+    with pytest.raises(AssertionError, match="a bug"):
+        reach.reached("scratch", "s3://bucket", ask, "")
+
+    def late() -> bool:
+        raise TimeoutError("after a minute")
+
+    found = reach.reached("scratch", "s3://bucket", late, "")
+    assert found == Finding(
+        "scratch", "problem", "s3://bucket: cannot be reached (after a minute)", ""
+    )
 
 
 @pytest.mark.parametrize("address", ["gs://bucket/scratch", "nosuch://bucket/scratch"])

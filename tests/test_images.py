@@ -4,11 +4,18 @@ import contextlib
 import io
 import os
 import random
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -158,14 +165,97 @@ def test_a_photo_is_turned_as_the_camera_says(format_: str, orientation: int) ->
     np.testing.assert_array_equal(turned, expected)
 
 
-@pytest.mark.parametrize(
-    ("mode", "format_"),
-    [("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF"), ("F", "TIFF"), ("I;16", "PPM")],
-)
-def test_more_than_8_bits_a_channel_are_refused(mode: str, format_: str) -> None:
-    data = saved(Image.new(mode, (3, 2), 40_000), format_)
-    with pytest.raises(InputError, match=r"^x: (I|F|I;16) pixels; expected 8 bits a channel; conv"):
-        decode(data, "x")
+def encoded(suffix: str, channels: int, dtype: type = np.uint16) -> bytes:
+    pixels = np.full((2, 3, channels), 40_000 if dtype is np.uint16 else 200, dtype)
+    done, data = cv2.imencode(suffix, pixels)
+    assert done
+    return data.tobytes()
+
+
+def png(colour: int, bits: int, row: bytes) -> bytes:
+    """One row of two pixels; colour types as the format numbers them."""
+    chunks = (b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, colour, 0, 0, 0)), (
+        b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def tiff(bits: int, planes: int, order: str = "<") -> bytes:
+    """Two pixels of three channels, uncompressed, in one plane or in three."""
+    strip, start = 6 * bits // 8 // planes, 8 + 2 + 12 * 10 + 4  # what follows the ten tags
+    tags = {
+        256: [2], 257: [1], 258: [bits] * 3, 259: [1], 262: [2],
+        273: [start + k * strip for k in range(planes)], 277: [3], 278: [1], 279: [strip] * planes,
+        284: [1 if planes == 1 else 2],
+    }  # fmt: skip
+    entries, behind = b"", bytes(range(strip * planes))
+    for tag, values in tags.items():
+        value = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            value, behind = struct.pack(f"{order}I", start + len(behind)), behind + value
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + value
+    head = struct.pack(f"{order}HIH", 42, 8, len(tags))
+    return (b"II" if order == "<" else b"MM") + head + entries + bytes(4) + behind
+
+
+DEEP = {
+    **{
+        f"{mode} {format_}": saved(Image.new(mode, (3, 2), 40_000), format_)
+        for mode, format_ in (
+            ("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF"), ("F", "TIFF"), ("I;16", "PPM"),
+        )
+    },
+    "RGB PNG": encoded(".png", 3),
+    "RGBA PNG": encoded(".png", 4),
+    "LA PNG": png(4, 16, bytes(8)),
+    "L PNG": png(0, 16, bytes(4)),
+    "RGB TIFF, packed": encoded(".tiff", 3),
+    "RGBA TIFF, packed": encoded(".tiff", 4),
+    "RGB TIFF": tiff(16, 1),
+    "RGB TIFF, big-endian": tiff(16, 1, ">"),
+    "RGB TIFF, in planes": tiff(16, 3),
+    "P6 of 65535": encoded(".ppm", 3),
+    "P6 of 1023": b"P6 2 1 1023\n" + bytes(12),
+    "P3 of 1023": b"P3 2 1 1023\n1023 0 0 0 0 9\n",
+    "P5 of 1023": b"P5 2 1 1023\n" + bytes(4),
+}  # fmt: skip
+FLAT = {
+    **{
+        f"{mode} {format_}": saved(Image.new(mode, (3, 2)), format_)
+        for format_, modes in {
+            "PNG": "1 L LA P RGB RGBA", "TIFF": "1 L LA P RGB RGBA CMYK", "JPEG": "L RGB CMYK",
+            "PPM": "1 L RGB", "BMP": "1 L P RGB", "GIF": "L P", "WEBP": "RGB RGBA",
+        }.items()
+        for mode in modes.split()
+    },
+    "LA PNG by hand": png(4, 8, bytes(4)),
+    "two bits PNG": png(0, 2, b"\x1b"),
+    "packed TIFF": encoded(".tiff", 3, np.uint8),
+    "TIFF by hand": tiff(8, 1),
+    "TIFF in planes": tiff(8, 3),
+    "P6 of 255": b"P6 2 1 255\n" + bytes(6),
+    "P6 of 100": b"P6 2 1 100\n" + bytes(6),
+    "P3 of 100": b"P3 2 1 100\n100 0 0 0 0 9\n",
+    # 5, 6 and 5 bits a pixel.
+    "BMP of 16 bits": b"BM" + struct.pack("<IHHI", 74, 0, 0, 66)
+    + struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0)
+    + struct.pack("<III", 0xF800, 0x7E0, 0x1F) + bytes(8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_more_than_8_bits_a_channel_are_refused(name: str) -> None:
+    expected = r"^x: expected 8 bits a channel, got more \((I|F|I;16B?|RGBA?) pixels\); convert it"
+    with pytest.raises(InputError, match=expected):
+        decode(DEEP[name], "x")
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_8_bits_a_channel_or_fewer_are_read(name: str) -> None:
+    whole = Image.open(io.BytesIO(FLAT[name])).convert("RGB")
+    np.testing.assert_array_equal(decode(FLAT[name], "x"), whole)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of tags that are none
@@ -186,6 +276,69 @@ def test_damaged_tags_are_told_or_passed_over() -> None:
             except InputError:
                 told += 1
         assert told < 300
+
+
+def tagged(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF, little-endian: tag, kind, count and four bytes of value of each entry."""
+    body = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
+def test_a_tag_of_text_that_is_a_number_spoils_no_photo(format_: str) -> None:
+    # ImageDescription as a rational (kind 5), of the eight bytes at the start.
+    exif = tagged((0x010E, 5, 1, bytes(4)), (0x0112, 3, 1, struct.pack("<HH", 6, 0)))
+    image = Image.fromarray(noise(6, 9))
+    turned = decode(saved(image, format_, exif=exif), "x")
+    plain = np.asarray(decode(saved(image, format_), "x"))
+    np.testing.assert_array_equal(turned, UPRIGHT[5](plain))
+
+
+def test_a_tiff_whose_pixels_lie_nowhere_is_told() -> None:
+    data = bytearray(saved(Image.fromarray(noise(6, 9)), "TIFF"))
+    # The strip's offset (tag 273) becomes a number of eight bytes, which lies at the file's end.
+    place = data.index(struct.pack("<HHI", 273, 4, 1))
+    data[place : place + 12] = struct.pack("<HHII", 273, 16, 1, len(data))
+    with pytest.raises(InputError, match=r"^x: expected an image \(PNG, .*got .*int"):
+        decode(bytes(data) + b"\xff" * 8, "x")
+
+
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_bombs_are_refused_in_every_thread(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    good, large, larger = (
+        saved(Image.new("L", size), "PPM") for size in [(9, 9), (9, 12), (9, 99)]
+    )
+
+    def look(number: int) -> bool:
+        if number % 3:
+            with pytest.raises(InputError, match=r"^x: expected .* decompression bomb"):
+                decode(large if number % 3 == 1 else larger, "x")
+            return True
+        return decode(good, "x").size == (9, 9)
+
+    usual = sys.getswitchinterval()
+    with warnings.catch_warnings(), ThreadPoolExecutor(16) as pool:
+        warnings.simplefilter(action, Image.DecompressionBombWarning)  # type: ignore[arg-type]
+        try:
+            sys.setswitchinterval(1e-6)  # so that threads get in each other's way
+            assert all(pool.map(look, range(3000)))
+        finally:
+            sys.setswitchinterval(usual)
+
+
+def test_a_large_image_gives_one_line_and_no_warning_beside_it() -> None:
+    code = (
+        "from pipeline.images import decode\n"
+        "try: decode(b'P6 11000 11000 255\\n', 'x')\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == (
+        "x: expected a photo of at most 89,478,485 pixels, got 11000 x 11000, which could be a "
+        "decompression bomb\n"
+    )
+    assert done.stderr == ""
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"

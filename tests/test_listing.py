@@ -55,6 +55,19 @@ FOLDER_FAULTS = {
     "an image above": (("cat/1.png", "2.png"), r"2\.png: an image outside of any class; expected"),
     "too deep": (("cat/g/h/1.png",), r"cat/g/h: a folder inside a group; expected .*CLASS/GROUP"),
     "an empty class": (("cat/1.png", "dog/"), "dog: no images of this class; add some, or remove"),
+    "an empty group": (
+        ("cat/1.png", "dog/g/"),
+        "dog/g: no images of this group; add some, or remo",
+    ),
+    "a group of hidden files": (("cat/1.png", "dog/g/.1.png"), "dog/g: no images of this group"),
+    "an image beside the parts": (
+        ("train/cat/1.png", "test/cat/1.png", "2.png"),
+        r"2\.png: an image outside of any class; expected .*/train/CLASS/image",
+    ),
+    "an image in a part": (
+        ("train/cat/1.png", "test/cat/1.png", "test/2.png"),
+        r"test/2\.png: an image outside of any class; expected .*/test/CLASS/image",
+    ),
     "a third part": (
         ("train/cat/1.png", "val/cat/2.png"),
         "expected the folders train and test, got train and val; images to validate on belong to",
@@ -83,6 +96,15 @@ def test_a_folder_that_is_gone_or_is_none_is_told(tmp_path: Path, name: str) -> 
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=f"{name}: expected a folder of images, got ") as error:
         list_folder(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["x", "cat/x.png", "cat/tom/x.png"])
+def test_a_link_to_itself_is_told(tmp_path: Path, place: str) -> None:
+    touched(tmp_path, "cat/tom/1.png", "dog/1.png")
+    (tmp_path / place).symlink_to(tmp_path / place)
+    with pytest.raises(InputError, match=rf"{place}: expected an image or a folder, got ") as error:
+        list_folder(tmp_path)
     assert "\n" not in str(error.value)
 
 

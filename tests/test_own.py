@@ -1,6 +1,7 @@
 """Own images made into the index: groups on one side each, whatever they are like."""
 
 import hashlib
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ from pipeline.index import COLUMNS, read_index
 from pipeline.listing import Listed
 from pipeline.own import copies_together, draw_test, index_own, natural, numbered
 from pipeline.reading import Reader, workers
+from pipeline.splits import split_by_track
 
 
 def listing(rows: Iterable[tuple[str, str, str]]) -> list[Listed]:
@@ -216,25 +218,86 @@ def test_copies_are_on_one_side_and_move_no_other_image(
         .set_index("member")["split"]
         .equals(before)
     )
-    singles = [image for image in listed if not image.group] or listed
-    originals = data.draw(st.lists(st.sampled_from(singles), max_size=5))
+    originals = data.draw(st.lists(st.sampled_from(listed), max_size=5))
     copies = [image._replace(member=f"z{k}.png", group="") for k, image in enumerate(originals)]
     digest |= {copy.member: image.member for copy, image in zip(copies, originals, strict=True)}
     after, _ = numbered(copies_together([*listed, *copies], digest), "x", fraction)
     of = after.set_index("member")
     for copy, image in zip(copies, originals, strict=True):
-        if not image.group:
-            assert of.loc[copy.member, "track"] == of.loc[image.member, "track"]
-    if singles is not listed:
-        assert of["split"].loc[before.index].equals(before)
+        assert of.loc[copy.member, "track"] == of.loc[image.member, "track"]
+    assert of["split"].loc[before.index].equals(before)
 
 
-def test_the_same_picture_in_two_classes_or_in_a_group_is_no_copy() -> None:
-    listed = listing([("a", "", ""), ("b", "", ""), ("a", "g", ""), ("a", "", "")])
+def together_twin(listed: Sequence[Listed], digest: dict[str, str]) -> list[set[str]]:
+    """Members that belong together: sets of one, joined as long as two have a reason to be."""
+    kin = [{image.member} for image in listed]
+    of = {image.member: image for image in listed}
+
+    def joined(a: Listed, b: Listed) -> bool:
+        same = (digest[a.member], a.label, a.split) == (digest[b.member], b.label, b.split)
+        return same or (a.group == b.group != "")
+
+    while True:
+        for one, other in itertools.combinations(kin, 2):
+            if any(joined(of[a], of[b]) for a in one for b in other):
+                kin = [part for part in kin if part not in (one, other)] + [one | other]
+                break
+        else:
+            return kin
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from(["", "", *"pqrs"]), st.sampled_from("xyz"))
+    ),
+    st.sampled_from([[""], ["train", "test"]]),
+    st.randoms(use_true_random=False),
+)
+def test_copies_share_a_group_whatever_groups_they_named(
+    rows: list[tuple[str, str, str]], splits: list[str], chance: random.Random
+) -> None:
+    side = {group: chance.choice(splits) for group in "pqrs"}
+    listed = listing((la, g, side[g] if g else chance.choice(splits)) for la, g, _ in rows)
+    digest = {image.member: row[2] for image, row in zip(listed, rows, strict=True)}
+    found = copies_together(listed, digest)
+    assert [image._replace(group="") for image in found] == [
+        image._replace(group="") for image in listed
+    ]
+    kin = defaultdict(set)
+    for image in found:
+        kin[image.group].add(image.member)
+    assert sorted(map(sorted, kin.values())) == sorted(map(sorted, together_twin(listed, digest)))
+    named = {image.member: image.group for image in listed}
+    for group, members in kin.items():
+        names = sorted({named[member] for member in members} - {""})
+        assert group == (names[0] if names else f"\0{min(members)}")
+    mixed = chance.sample(listed, len(listed))
+    assert sorted(copies_together(mixed, digest)) == sorted(found)
+
+
+def test_the_same_picture_in_another_class_or_on_another_side_is_no_copy() -> None:
+    rows = [("a", "", "train"), ("b", "", "train"), ("a", "g", "train"), ("a", "", "test")]
+    listed = listing([*rows, ("a", "", "train")])
     found = copies_together(listed, dict.fromkeys((image.member for image in listed), "same"))
-    assert found[0].group == found[3].group
-    assert len({image.group for image in found}) == 3
-    assert found[2].group == "g"
+    assert [image.group for image in found] == ["g", "\x00001.png", "g", "\x00003.png", "g"]
+
+
+@pytest.mark.parametrize("parts", [("",), ("train/", "test/")])
+def test_no_image_is_validated_on_that_was_trained_on(
+    tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    for part, label, k in itertools.product(parts, ("cat", "dog"), range(20)):
+        (tmp_path / part / label).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (5, 7, 3), np.uint8)
+        for copy in "ab":
+            Image.fromarray(pixels).save(tmp_path / part / f"{label}/{k}{copy}.png")
+    index, _ = index_own(tmp_path, Folder(tmp_path), 0.2)
+    train = index[index["split"] == "train"].reset_index(drop=True)
+    track, label = train["track"].to_numpy(), train["label"].to_numpy()
+    learn, held_out = split_by_track(track, label, val_fraction=0.2, seed=0)
+    assert set(train["sha256"][held_out]).isdisjoint(train["sha256"][learn])
 
 
 def test_images_that_are_the_same_are_not_divided(tmp_path: Path) -> None:

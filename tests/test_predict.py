@@ -29,7 +29,7 @@ from pipeline.predicted import Neighbour, Predicted, render_predicted
 from pipeline.thumbnails import thumbnail, write_thumbnails
 from stages import __main__ as command
 from stages import predict as stage
-from stages.text import printable
+from stages.console import printable
 
 EVIL = "<img src=x onerror=alert(1)>&'\".png"
 

@@ -192,6 +192,18 @@ def test_caffe_in_double_precision(tmp_path: Path) -> None:
     assert weights_digest(load(path)) == weights_digest(ARRAYS)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_caffenet_is_not_taken_for_alexnet(tmp_path: Path, legacy: bool) -> None:
+    path = write_caffemodel(tmp_path / "w.caffemodel", ARRAYS, legacy=legacy)
+    data = path.read_bytes()
+    norm, pool = (layer(name, [], legacy=legacy) for name in ("norm1", "pool1"))
+    path.write_bytes(data + norm + pool)
+    assert weights_digest(load(path)) == weights_digest(ARRAYS)
+    path.write_bytes(data + pool + norm)
+    with pytest.raises(InputError, match=r"expected AlexNet, got CaffeNet .*; take bvlc_alexnet"):
+        load(path)
+
+
 def claiming(*dims: int) -> bytes:
     """A blob that holds one number and says this of its shape."""
     return message(7, message(1, b"".join(map(varint, dims)))) + message(5, bytes(4))
@@ -230,6 +242,9 @@ def test_names_of_layers_cannot_steer_a_terminal(tmp_path: Path) -> None:
         load(path)
     assert "y37_W" in str(error.value)
     assert "y38_W" not in str(error.value)
+    path.write_bytes(layer("\x1b[2J" * 999, blobs, legacy=False) * 2)
+    with pytest.raises(InputError, match=r"got '(\\x1b\[2J){15}' is there twice$"):
+        load(path)
 
 
 # PyTorch
@@ -488,8 +503,16 @@ def test_a_bomb_in_a_pth_is_refused_unopened(tmp_path: Path, claimed: int | None
         sizes = struct.pack("<I", (1 << 27) + 0x12345), struct.pack("<I", claimed)
         path.write_bytes(path.read_bytes().replace(*sizes))
     assert path.stat().st_size < 1 << 20
-    with at_most(10 << 20), pytest.raises(InputError, match="data/0 compressed, or of"):
+    with at_most(10 << 20), pytest.raises(InputError, match="data/0' compressed, or of"):
         load_weights(str(path), None, {"conv1_b": (1000,)})
+
+
+def test_names_of_members_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("\x1b[2J" * 999 + "/data.pkl", b"")
+    with pytest.raises(InputError, match=r"got '(\\x1b\[2J){15}' compressed, or of"):
+        load(path)
 
 
 def test_numbers_announced_and_not_there(tmp_path: Path) -> None:
