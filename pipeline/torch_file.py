@@ -62,8 +62,9 @@ def read_pth(path: Path, wanted: Container[str]) -> dict[str, Any]:
     except (
         ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError, zipfile.BadZipFile,
     ) as error:  # fmt: skip
+        got = str(error)[:300]  # it may quote a name of any length
         raise InputError(
-            f"{path}: expected a state_dict saved by PyTorch and nothing else, got {error}"
+            f"{path}: expected a state_dict saved by PyTorch and nothing else, got {got}"
         ) from error
 
 

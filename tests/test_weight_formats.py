@@ -513,6 +513,11 @@ def test_names_of_members_cannot_steer_a_terminal(tmp_path: Path) -> None:
         archive.writestr("\x1b[2J" * 999 + "/data.pkl", b"")
     with pytest.raises(InputError, match=r"got '(\\x1b\[2J){15}' compressed, or of"):
         load(path)
+    write_zip(path, only(tensor("\x1b[2J" * 999, 4, (4,), (1,), "FloatStorage")), {})
+    with pytest.raises(InputError, match="There is no item named") as error:
+        load_weights(str(path), None, {"conv1_b": (4,)})
+    assert "\x1b" not in str(error.value)
+    assert len(str(error.value)) < 500 + len(str(path))
 
 
 def test_numbers_announced_and_not_there(tmp_path: Path) -> None:
