@@ -210,7 +210,7 @@ def repair(store: Store = str(STORE)) -> None:
         print(f"{store}: sound; nothing to repair")
         return
     for finding in found:
-        print(f"found: {finding.problem}")
+        print(f"found: {printable(finding.problem)}")
     # Where a pointer led, or at an address, others may rely on it.
     if opened.address == store and (path := local_path(store)) is not None:
         summary = repair_store(opened, load_params(), found, path)

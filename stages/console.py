@@ -87,7 +87,7 @@ def run(main: Callable[[], Any], go_on: str = "run it again") -> NoReturn:
         if error.errno not in _DISK:
             raise
         print(
-            f"error: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}",
+            printable(f"error: {error.filename or 'disk'}: {error.strerror}; {_DISK[error.errno]}"),
             file=sys.stderr,
         )
         sys.exit(2)
