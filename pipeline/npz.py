@@ -1,26 +1,30 @@
 """Arrays of an ``.npz`` from outside: no size is believed, no bit that has changed is missed."""
 
+import os
 import zipfile
 from collections.abc import Container
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 
-def read_npz(path: Path, most_nbytes: int, wanted: Container[str] | None = None) -> dict[str, Any]:
+def read_npz(
+    file: BinaryIO, wanted: Container[str] | None = None, most_nbytes: int | None = None
+) -> dict[str, Any]:
     """Name to array; None for those that are not wanted.
 
     Args:
-        path: The file.
-        most_nbytes: What the arrays may unpack to, all together, with their headers. They are not
-            read where they say that it is more; and no more is unpacked than they say.
+        file: Opened, and such that one can seek in it.
         wanted: Names; None for all.
+        most_nbytes: What the arrays may unpack to, all together, with their headers. They are not
+            read where they say that it is more; and no more is unpacked than they say. None: the
+            size of the file, as `numpy.savez` compresses nothing.
 
     Raises:
-        UNREADABLE_NPZ: One of these: no such file, one that is damaged, too large, or pickled.
+        UNREADABLE_NPZ: One of these: it is damaged, too large, or has pickles in it.
     """
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    most_nbytes = file.seek(0, os.SEEK_END) if most_nbytes is None else most_nbytes
+    with zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         read = {name for name in members if wanted is None or name in wanted}
         if (nbytes := sum(members[name].file_size for name in read)) > most_nbytes:

@@ -57,9 +57,8 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
         head: Head = TypeAdapter(KINDS[document["kind"]]).validate_json(settings)
         head.temperature_, head.history_ = float(document["temperature"]), []
         facts = document["facts"]
-        path = folder / "arrays.npz"
-        # np.savez compresses nothing, so arrays cannot be larger than their file.
-        head.restore(read_npz(path, path.stat().st_size))
+        with (folder / "arrays.npz").open("rb") as file:
+            head.restore(read_npz(file))
     except FileNotFoundError as error:
         raise InputError(
             f"{folder}: no trained head ({error.filename} is missing); run `dvc repro`"

@@ -225,8 +225,9 @@ def _read_npz(path: Path, wanted: Shapes) -> dict[str, Any]:
     # In any precision, and of another variant: torchvision has 0.2 % more numbers than bvlc.
     most_nbytes = 16 * sum(map(math.prod, wanted.values())) + (1 << 20)
     try:
-        # Present but unwanted arrays (fc8, 16 MB) stay unread; their names serve the message.
-        return read_npz(path, most_nbytes, wanted)
+        with path.open("rb") as file:
+            # Present but unwanted arrays (fc8, 16 MB) stay unread; their names serve the message.
+            return read_npz(file, wanted, most_nbytes)
     except UNREADABLE_NPZ as error:
         got = " ".join(str(error).split())[:300]  # it may quote the file at any length
         raise InputError(f"{path}: expected a .npz of plain arrays, got {got}") from error

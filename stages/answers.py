@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import UNREADABLE_NPZ, InputError
+from pipeline.npz import read_npz
 from pipeline.results import HeadResult, Leak
 from pipeline.scores import Share, share_by_track
 from stages.files import read_json
@@ -32,11 +33,12 @@ class Answers:
         path = PROBABILITIES / f"{name}.npz"
         self.training = read_json(TRAINING / f"{name}.json")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                self.validation = index.loc[arrays["validation_id"]]
-                self.test = index.loc[arrays["test_id"]]
-                self.validation_proba = arrays["validation"]
-                self.test_proba = arrays["test"]
+            with path.open("rb") as file:
+                arrays = read_npz(file)
+            self.validation = index.loc[arrays["validation_id"]]
+            self.test = index.loc[arrays["test_id"]]
+            self.validation_proba = arrays["validation"]
+            self.test_proba = arrays["test"]
         except FileNotFoundError as error:
             raise InputError(
                 f"{error.filename}: no such head was trained; run `dvc repro`"

@@ -25,6 +25,7 @@ from cache.store import FeatureStore
 from pipeline.backend import chosen
 from pipeline.errors import UNREADABLE_NPZ
 from pipeline.head import Head, Watch
+from pipeline.npz import read_npz
 from pipeline.selection import Data, Job, Outcome, RunTrials, in_turn
 from stages.files import write_bytes
 from stages.places import scratch_root
@@ -131,7 +132,8 @@ def _write(path: UPath, outcome: Outcome) -> None:
 def _read(path: UPath) -> Outcome | None:
     """The outcome; None where there is none, or none that can be read: then it is run again."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Outcome(scores=arrays["scores"], **json.loads(str(arrays["facts"])))
+        with path.open("rb") as file:
+            arrays = read_npz(file)
+        return Outcome(scores=arrays["scores"], **json.loads(str(arrays["facts"])))
     except _UNREADABLE:
         return None
