@@ -15,7 +15,6 @@ from s3 import S3, serve_s3
 
 from stages.demo import checksums, draw_archives
 
-CLASSES = (1, 12, 14, 18, 38)
 ROOT = Path(__file__).resolve().parent.parent
 # Files that take longest begin first, so that none of them is left for the end.
 LONGEST = [
@@ -34,10 +33,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all processes see which test side by side."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder if worker_id == "master" else folder.parent
+
+
+@pytest.fixture(scope="session")
+def drawn(shared: Path) -> Path:
     """The three archives, with drawn signs of five classes: 200 training and 90 test images."""
-    folder = tmp_path_factory.mktemp("archives")
-    draw_archives(folder, classes=CLASSES)
+    folder = shared / "archives"
+    with FileLock(shared / "archives.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            draw_archives(folder, classes=(1, 12, 14, 18, 38))
     return folder
 
 
@@ -136,18 +145,12 @@ def workspace(tmp_path: Path, drawn: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def _finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workspace:
-    # It takes a minute: of processes that test side by side, the first makes it for all.
-    folder = tmp_path_factory.getbasetemp()
-    shared = (folder if worker_id == "master" else folder.parent) / "finished"
-    workspace, printed = Workspace(shared / "project"), shared / "printed.txt"
-    with FileLock(f"{shared}.lock"):
+def _finished(shared: Path, drawn: Path) -> Workspace:
+    # It takes a minute: the first that needs it makes it for all.
+    workspace, printed = Workspace(shared / "finished"), shared / "printed.txt"
+    with FileLock(shared / "finished.lock"):
         if not printed.exists():
-            archives = shared / "archives"
-            archives.mkdir(parents=True)
-            draw_archives(archives, classes=CLASSES)
-            workspace.set_up(archives)
-            printed.write_text(workspace.repro())
+            printed.write_text(workspace.set_up(drawn).repro())
     workspace.printed = printed.read_text()
     return workspace
 

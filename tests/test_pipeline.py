@@ -152,7 +152,7 @@ def test_heads_are_chosen_by_k_folds_of_several_layers_and_by_fine_tuning(
     tuned = {
         "kind": "fine_tuned", "features": "pool5", "scaling": "none", "components": None,
         "start": "base", "dropout": 0.2, "learning_rate": 0.001, "weight_decay": 0,
-        "batch_rows": 32, "epochs": 4, "out_of_core": True, "seeds": [0],
+        "batch_rows": 32, "epochs": 2, "out_of_core": True, "seeds": [0],
     }  # fmt: skip
     params = finished.root / "params.yaml"
     document = YAML(typ="safe").load(params)

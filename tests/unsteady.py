@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if trouble == "slow":
-            time.sleep(1)
+            time.sleep(2)
         there = http.client.HTTPConnection(self.server.behind, timeout=60)
         there.request(self.command, self.path, body, dict(self.headers))
         answer = there.getresponse()
