@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 
@@ -13,6 +14,7 @@ def ran(*module: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_speed_beside_another_tool() -> None:
     few = ["--images", "110", "--rounds", "1"]
     out = ran("benchmarks.speed", *few, "--only", "fc7cache", "the lab's graph")
@@ -22,6 +24,7 @@ def test_speed_beside_another_tool() -> None:
     assert rows == ["fc7cache", "the lab's graph"]
 
 
+@pytest.mark.slow
 def test_growth() -> None:
     out = ran("benchmarks.growth", "--variant", "narrow", "1000")
     assert re.search(r"^\| 1,000 \| 1 \| [\d.]+ \|", out, re.MULTILINE)

@@ -181,6 +181,12 @@ def test_a_changed_head_is_trained_without_images_weights_or_base(
     for folder in ("models", "results"):
         assert c.files(folder) == b.files(folder)
 
+    # One head alone wants nothing but the store.
+    d = clone("s3", "d")
+    d.set("heads.ridge", alpha=0.5)
+    assert d.ran("--pull", "--allow-missing", "train@ridge") == ["train@ridge"]
+    assert not (d.root / "models/nearest_mean").exists()
+
 
 def test_continuous_integration_sees_what_is_stale_without_data(clone: Clone) -> None:
     b = clone()
@@ -205,6 +211,7 @@ def test_from_scratch_everything_but_durations_is_the_same(
         assert {str(path) for path in ours if ours[path] != theirs[path]} <= DURATIONS
 
 
+@pytest.mark.slow
 def test_other_arithmetic_is_within_the_tolerance_and_ranks_heads_alike(
     machine_a: Machine, clone: Clone
 ) -> None:

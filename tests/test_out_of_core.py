@@ -346,6 +346,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_store(tmp_path: Path) -> None:
     """400 MB of features, in a process that may grow by a third of that."""
     done = subprocess.run(

@@ -109,6 +109,7 @@ def test_a_csv_goes_through_the_whole_graph(workspace: Workspace) -> None:
     assert {entry["name"] for entry in answer} == set(names)
 
 
+@pytest.mark.slow
 def test_the_example_takes_folders_through_the_whole_graph(workspace: Workspace) -> None:
     root = workspace.root
     shutil.copytree(ROOT / "examples", root / "examples")

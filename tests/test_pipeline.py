@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from conftest import Workspace
 from PIL import Image, ImageOps
 from ruamel.yaml import YAML
@@ -142,6 +143,7 @@ def test_test_labels_change_nothing_before_the_comparison(
         assert shas(finished.root / kind) == files
 
 
+@pytest.mark.slow
 def test_heads_are_chosen_by_k_folds_of_several_layers_and_by_fine_tuning(
     finished: Workspace,
 ) -> None:
@@ -185,6 +187,7 @@ def test_heads_are_chosen_by_k_folds_of_several_layers_and_by_fine_tuning(
     assert "AlexNet's fc6 expects pool5, got fc7" in printed
 
 
+@pytest.mark.slow
 def test_views_with_equalised_contrast_are_cached_averaged_and_predicted_by(
     finished: Workspace, drawn: Path
 ) -> None:
@@ -314,37 +317,6 @@ def test_what_is_left_of_a_removed_head_is_told_and_does_not_come_back(
     YAML(typ="safe").dump(document, params)
     printed = finished.run("stages.compare", status=2)
     assert "results/study/ridge.json: params.yaml asks for no such head here" in printed
-
-
-def test_another_machine_gets_the_same_and_trains_a_head_without_images(
-    finished: Workspace, tmp_path: Path
-) -> None:
-    remote, there = tmp_path / "remote", Workspace(tmp_path / "there")
-    finished.run("dvc", "remote", "add", "--default", "store", str(remote))
-    finished.run("dvc", "push")
-    there.root.mkdir()
-    for name in ("pipeline", "stages", "cache"):
-        shutil.copytree(finished.root / name, there.root / name)
-    for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvcignore", ".dvc/config"):
-        (there.root / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(finished.root / name, there.root / name)
-    there.run("dvc", "pull")
-    assert RAN.findall(there.repro()) == []
-    for part in ("models", "results"):
-        assert shas(there.root / part) == shas(finished.root / part)
-    source = YAML(typ="safe").load(there.root / "params.yaml")["prepare"]["source"]
-    hidden = Path(source).rename(tmp_path / "hidden")  # no images to be had
-    try:
-        there.set("heads.logistic", C=[30])
-        assert RAN.findall(there.repro()) == ["train@logistic", "compare"]
-        shutil.rmtree(there.root / ".dvc/cache")
-        for part in ("data", "models", "results"):
-            shutil.rmtree(there.root / part)
-        there.set("heads.ridge", alpha=0.5)
-        ran = RAN.findall(there.repro("--pull", "--allow-missing", "train@ridge"))
-        assert ran == ["train@ridge"]
-    finally:
-        hidden.rename(source)
 
 
 def test_a_head_that_diverges_is_told_and_does_not_take_the_place_of_one_that_did_not(

@@ -67,6 +67,7 @@ def features(workspace: Workspace) -> dict[str, str]:
     return digests(workspace.root / "data/features.zarr")
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_store_and_the_same_sweep(
     elsewhere: Workspace, prepared: Workspace
 ) -> None:
@@ -332,6 +333,7 @@ def test_a_sweep_by_a_cluster_finds_the_same(
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_processes_of_many_cores_read_in_threads(elsewhere: Workspace, prepared: Workspace) -> None:
     """As on a machine with more cores than this one has, where reading is done by processes."""
     reading = elsewhere.root / "pipeline/reading.py"
