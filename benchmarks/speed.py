@@ -230,8 +230,9 @@ def compare(folder: Path, images: int, rounds: int, names: list[str]) -> None:
         workers[name] = worker
     first = next(iter(workers))
     device, rates = workers[first].ask("device")
-    for name in filter(OURS.__contains__, workers) if device != "cpu" else ():
-        print(f"{name}: {workers[name].ask('resident'):,.0f} images/s of a batch on the device")
+    if device != "cpu":  # there, the network's own figure is that
+        for name in filter(OURS.__contains__, workers):
+            print(f"{name}: {workers[name].ask('resident'):,.0f} images/s of a batch on the device")
     times: dict[tuple[str, str], list[float]] = {}
     parts: dict[str, dict[str, float]] = {}
     for turn in range(rounds):

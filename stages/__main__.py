@@ -16,7 +16,6 @@ from cache.spec import Columns
 from cache.store import FeatureStore, open_store
 from cache.verify import verify as findings_of
 from pipeline.errors import InputError
-from pipeline.fetch import local_path
 from pipeline.index import index_blocks
 from pipeline.scaling import Kind
 from stages import predict as images
@@ -29,8 +28,7 @@ from stages.files import write_text
 from stages.params import load_params
 from stages.places import INDEX, STORE
 from stages.reduced import write_reduced
-from stages.repair import recompute, repair_there
-from stages.repair import repair as repair_store
+from stages.repair import recompute, repair_at
 from stages.scratch import entries as scratch_entries
 from stages.scratch import remove
 from stages.text import (
@@ -211,11 +209,7 @@ def repair(store: Store = str(STORE)) -> None:
         return
     for finding in found:
         print(f"found: {printable(finding.problem)}")
-    # Where a pointer led, or at an address, others may rely on it.
-    if opened.address == store and (path := local_path(store)) is not None:
-        summary = repair_store(opened, load_params(), found, path)
-    else:
-        summary = repair_there(opened, load_params(), found)
+    summary = repair_at(store, opened, load_params(), found)
     print(f"{store}: repaired; {summary['forwarded']} images computed again")
 
 

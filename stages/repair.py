@@ -14,6 +14,7 @@ from cache.publish import publish
 from cache.remote import filesystem_of, is_local
 from cache.store import FeatureStore
 from cache.verify import Finding, damaged_shards
+from pipeline.fetch import local_path
 from pipeline.index import read_index
 from stages.base import FrozenBase, load_base
 from stages.extract import extract
@@ -111,6 +112,16 @@ def repair(
     as_it_was = {"address": None, "shard_rows": layout.shard_rows, "chunk_rows": layout.chunk_rows}
     same = params.model_copy(update={"store": params.store.model_copy(update=as_it_was)})
     return extract(same, index, target, extra, here=True)  # by the machine that was just asked
+
+
+def repair_at(
+    address: str, store: FeatureStore, params: Params, findings: list[Finding]
+) -> dict[str, Any]:
+    """Repair the store that was opened at an address: a folder, an object store, a pointer."""
+    # Where a pointer led, or in an object store, others may rely on it.
+    if store.address == address and (path := local_path(address)) is not None:
+        return repair(store, params, findings, path)
+    return repair_there(store, params, findings)
 
 
 def repair_there(store: FeatureStore, params: Params, findings: list[Finding]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ def layer_text(name: str, layer: LayerStatistics) -> str:
     tallest = max(max(layer.histogram), 1)
     bars = "".join(" ▁▂▃▄▅▆▇█"[-(-8 * count // tallest)] for count in layer.histogram)
     return (
-        f"{printable(name)}: {layer.features:,} features, {layer.dead:,} of them zero in every "
-        f"row\n"
+        f"{printable(name)}: {layer.features:,} features, "
+        f"{layer.dead:,} of them zero in every row\n"
         f"  {layer.nbytes / 1e6:,.1f} MB on disk, {layer.ratio:.2f} times smaller than in memory\n"
         f"  mean {layer.mean:.4g}, deviation {layer.deviation:.4g}, {100 * layer.zero:.1f} % zero\n"
         f"  non-zero values: {layer.low:.4g} {bars} {layer.high:.4g}"

@@ -71,8 +71,9 @@ def each(
 
 
 def _done(asked: dict[str, str], function: Callable[..., T], *task: Any) -> T:
-    now = _environment()
-    _edited.extend(f"{k} {now[k]}, not {v}" for k, v in _ENVIRONMENT.items() if now[k] != v)
+    if not _edited:
+        now = _environment()
+        _edited.extend(f"{k} {now[k]}, not {v}" for k, v in _ENVIRONMENT.items() if now[k] != v)
     differs = [f"{k} {_ENVIRONMENT[k]}, not {v}" for k, v in asked.items() if _ENVIRONMENT[k] != v]
     if faults := _edited or differs:
         raise InputError(

@@ -320,3 +320,4 @@ def test_nothing_to_show_is_shown_without_error(tmp_path: Path, watched: Watched
     expect(page.locator("#worst")).to_contain_text("Not one test image confused.")
     page.locator(".cells rect").first.hover()
     expect(page.locator(".readout")).to_be_empty()
+    assert not [said for said in watched.said if said.startswith(("error:", "console:"))]

@@ -89,9 +89,12 @@ def test_a_published_file_is_named_by_its_digest(
     assert "no published file" in run("w.pth", "out.npz").output
 
 
-def test_a_hash_is_the_same_in_upper_case(files: dict[str, Path]) -> None:
+def test_a_hash_is_the_same_in_upper_case(files: dict[str, Path], given: Arrays) -> None:
     run("w.npy", "out.npz", "--sha256", sha256(Path("w.npy")).upper())
-    load_weights("out.npz", sha256(Path("out.npz")), SHAPES)
+    loaded = load_weights("out.npz", sha256(Path("out.npz")), SHAPES)
+    assert loaded.keys() == SHAPES.keys()
+    for name, array in loaded.items():
+        np.testing.assert_array_equal(array, given[name])
 
 
 @pytest.mark.parametrize(

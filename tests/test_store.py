@@ -669,9 +669,12 @@ def test_refused_export_leaves_nothing(disk: Disk, sound: FeatureStore, form: st
 def test_leftover_that_cannot_be_cleared_is_a_clear_error() -> None:
     with read_only_disk() as disk:
         store = start_store(disk.folder / "s.zarr", shards=[0])
-        (folder_of(store) / "fc7" / "c" / "0" / "0.5f1a.partial").write_bytes(b"half")
+        leftover = folder_of(store) / "fc7" / "c" / "0" / "0.5f1a.partial"
+        leftover.write_bytes(b"half")
         with refused(disk, r"s\.zarr: "):
             create_store(folder_of(store), SMALL, MADE_BY, columns_for(SMALL.rows))
+        assert leftover.read_bytes() == b"half"
+        assert store.present_shards() == [0]
 
 
 @pytest.mark.parametrize("name", ["file/s.zarr", "x" * 300], ids=["below a file", "long name"])

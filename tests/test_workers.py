@@ -101,22 +101,29 @@ def test_processes_make_the_same_store_and_the_same_sweep(
     assert len(list((elsewhere.root / "scratch/trials").glob("*"))) > 5
 
 
-def test_a_worker_of_a_cluster_is_killed_at_work_and_nothing_is_lost(
-    elsewhere: Workspace, prepared: Workspace, dask: Cluster
-) -> None:
-    doomed, _ = (dask.add_worker(elsewhere.root) for _ in range(2))
+def begun(
+    workspace: Workspace, dask: Cluster, shards: int
+) -> tuple[subprocess.Popen[str], list[Path]]:
+    """An extraction by the cluster, and its shards, once there are so many."""
     extraction = subprocess.Popen(
         [sys.executable, "-m", "stages.extract"],
-        cwd=elsewhere.root,
-        env=elsewhere.env(FC7CACHE_WORKERS=dask.address),
+        cwd=workspace.root,
+        env=workspace.env(FC7CACHE_WORKERS=dask.address),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    shards = "scratch/*/*.zarr/fc7/c/*/0"
-    while len(whole := list(elsewhere.root.glob(shards))) < 4:
+    while len(whole := list(workspace.root.glob("scratch/*/*.zarr/fc7/c/*/0"))) < shards:
         assert extraction.poll() is None, extraction.communicate()[0]
         time.sleep(0.01)
+    return extraction, whole
+
+
+def test_a_worker_of_a_cluster_is_killed_at_work_and_nothing_is_lost(
+    elsewhere: Workspace, prepared: Workspace, dask: Cluster
+) -> None:
+    doomed, _ = (dask.add_worker(elsewhere.root) for _ in range(2))
+    extraction, whole = begun(elsewhere, dask, shards=4)
     doomed.kill()
     before = {path: path.read_bytes() for path in whole}
     printed, _ = extraction.communicate(timeout=120)
@@ -242,21 +249,12 @@ def test_a_scheduler_that_goes_away_is_told_in_one_line(
     elsewhere: Workspace, dask: Cluster
 ) -> None:
     dask.add_worker(elsewhere.root)
-    extraction = subprocess.Popen(
-        [sys.executable, "-m", "stages.extract"],
-        cwd=elsewhere.root,
-        env=elsewhere.env(FC7CACHE_WORKERS=dask.address),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not list(elsewhere.root.glob("scratch/*/*.zarr/fc7/c/*/0")):
-        assert extraction.poll() is None
-        time.sleep(0.01)
+    extraction, _ = begun(elsewhere, dask, shards=1)
     dask.kill_scheduler()
-    _, printed = extraction.communicate(timeout=120)
-    assert extraction.returncode == 2
-    assert "went away; what its workers had finished is kept: run again" in printed
+    printed, _ = extraction.communicate(timeout=120)
+    assert extraction.returncode == 2, printed
+    *_, last = printed.splitlines()
+    assert "went away; what its workers had finished is kept: run again" in last
     assert "Traceback" not in printed
 
 
